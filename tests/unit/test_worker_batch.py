@@ -185,8 +185,9 @@ def test_part_whose_second_file_could_not_be_written_is_not_overwritten(tmp_path
         return function()
 
     (tmp_path / "parts").mkdir()
-    is_away = True
+    is_away = False
     outputs = Outputs(FolderStore(tmp_path / "out"), REQUEST, folder=tmp_path / "parts", form=Form(10), hold=hold)
+    is_away = True
     outputs.add([{"input": 0}], [{"input": 1}], mark="1")
     with pytest.raises(Stopped):
         outputs.flush()

@@ -10,12 +10,12 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.client import BaseClient
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 from moto import mock_aws
 
 from worker import holding
-from worker.batch import locks
+from worker.aws import connect
+from worker.batch import locks, objects
 from worker.batch.outputs import Form, Outputs, PrefixStore
 from worker.errors import StartError, Stopping
 
@@ -30,9 +30,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    for name, seconds in {"_RENEW_S": 600.0, "_LEASE_S": 1.0, "_LOOK_S": 0.05, "_SLOW_S": 0.3}.items():
+    for name, seconds in {"RENEW_S": 600.0, "LEASE_S": 1.0, "LOOK_S": 0.05, "SLOW_S": 0.3}.items():
         monkeypatch.setattr(locks, name, seconds)
-    monkeypatch.setattr(holding, "_FIRST_PAUSE_S", 0.1)
     with mock_aws():
         client = boto3.client("s3", region_name="us-east-1")
         client.create_bucket(Bucket=BUCKET)
@@ -41,13 +40,17 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def around(monkeypatch: pytest.MonkeyPatch) -> Callable[[Call], None]:
-    """Put a function around each call to S3."""
-    send = BaseClient._make_api_call
+    """Put a function around each call of the clients that are made from now on."""
 
     def put(call: Call) -> None:
-        monkeypatch.setattr(
-            BaseClient, "_make_api_call", lambda self, name, words: call(name, words, lambda: send(self, name, words))
-        )
+        class Client:
+            def __init__(self, service: str, **words: Any) -> None:
+                self.real = connect(service, **words)
+
+            def __getattr__(self, name: str) -> Any:
+                return lambda **words: call(name, words, partial(getattr(self.real, name), **words))
+
+        monkeypatch.setattr(objects, "connect", Client)
 
     return put
 
@@ -101,12 +104,11 @@ def reject(old: Outputs) -> None:
 def test_write_that_is_held_until_after_a_take_over_does_no_harm(
     s3: Any, tmp_path: Path, around: Callable[[Call], None], late: str
 ) -> None:
-    first, second = Run(tmp_path / "a"), Run(tmp_path / "b")
     reached, go = threading.Event(), threading.Event()
     errors: list[Exception] = []
 
     def call(name: str, words: dict[str, Any], send: Callable[[], Any]) -> Any:
-        if name == "PutObject" and words["Key"] == late and threading.current_thread().name == "old":
+        if name == "put_object" and words["Key"] == late and threading.current_thread().name == "old":
             reached.set()
             go.wait(10)
         return send()
@@ -117,10 +119,11 @@ def test_write_that_is_held_until_after_a_take_over_does_no_harm(
         except StartError as exc:
             errors.append(exc)
 
+    around(call)
+    first, second = Run(tmp_path / "a"), Run(tmp_path / "b")
     with first.locked:
         old = first.begin()
         old.add([{"input": 0}], [{"input": 1}], mark="1")
-        around(call)
         thread = threading.Thread(target=flush, name="old")
         thread.start()
         assert reached.wait(10)
@@ -154,8 +157,7 @@ def test_lock_of_another_batch_is_not_removed(s3: Any, tmp_path: Path) -> None:
 def test_lease_that_is_not_written_while_s3_is_away_is_not_taken_over(
     s3: Any, tmp_path: Path, around: Callable[[Call], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_RENEW_S", 0.4)
-    first, second = Run(tmp_path / "a"), Run(tmp_path / "b")
+    monkeypatch.setattr(locks, "RENEW_S", 0.4)
     away = threading.Event()
     back = {True: 0.0, False: 0.0}  # for the first, which is a little later, and the second
 
@@ -171,6 +173,7 @@ def test_lease_that_is_not_written_while_s3_is_away_is_not_taken_over(
         away.set()
 
     around(call)
+    first, second = Run(tmp_path / "a"), Run(tmp_path / "b")
     with first.locked:
         threading.Timer(0.2, begin_outage).start()
         with pytest.raises(StartError, match="another batch writes to it, process"), second.locked:
@@ -183,14 +186,14 @@ def test_lease_that_is_not_written_while_s3_is_away_is_not_taken_over(
 def test_writes_whose_response_is_lost_do_not_end_a_batch(
     s3: Any, tmp_path: Path, around: Callable[[Call], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_RENEW_S", 0.2)
+    monkeypatch.setattr(locks, "RENEW_S", 0.2)
     seen: dict[tuple[str, str], int] = {}
 
     def call(name: str, words: dict[str, Any], send: Callable[[], Any]) -> Any:
         found = send()
         key = (name, words.get("Key", ""))
         seen[key] = seen.get(key, 0) + 1
-        if name in {"PutObject", "DeleteObject"} and seen[key] <= 2:
+        if name in {"put_object", "delete_object"} and seen[key] <= 2:
             raise ReadTimeoutError(endpoint_url="s3")
         return found
 
@@ -220,7 +223,7 @@ def test_lock_that_is_none_of_a_batch_is_said(s3: Any, tmp_path: Path, content: 
 def test_batch_that_lost_its_lock_with_nothing_to_write_says_so(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_RENEW_S", 0.1)
+    monkeypatch.setattr(locks, "RENEW_S", 0.1)
     run = Run(tmp_path / "a")
 
     def work() -> None:

@@ -15,8 +15,8 @@ from worker.batch.objects import Objects
 from worker.errors import Away, Failed, StartError, Stopping
 
 LOCK = "lock.json"
-_RENEW_S, _LEASE_S, _LOOK_S = 10.0, 30.0, 1.0
-_SLOW_S = 3.0  # a read that took longer may have waited for S3
+RENEW_S, LEASE_S, LOOK_S = 10.0, 30.0, 1.0
+SLOW_S = 3.0  # a read that took longer may have waited for S3
 
 Hold = Callable[[Callable[[], Any]], Any]
 
@@ -95,30 +95,30 @@ class Lease:
     def _watch(self, hold: Hold, stopped: threading.Event) -> None:
         """Take over a lease that no one renews."""
         who, first = hold(self._read), self._objects.etag(LOCK)
-        until = time.monotonic() + _LEASE_S
-        while first and time.monotonic() < until and not stopped.wait(_LOOK_S):
+        until = time.monotonic() + LEASE_S
+        while first and time.monotonic() < until and not stopped.wait(LOOK_S):
             began = time.monotonic()
             who, found = hold(self._read), self._objects.etag(LOCK)
             if found and found != first:
                 raise taken(who)
             first = found
-            if time.monotonic() - began > _SLOW_S:
-                until = time.monotonic() + _LEASE_S
+            if time.monotonic() - began > SLOW_S:
+                until = time.monotonic() + LEASE_S
         if stopped.is_set():
             raise Stopping
         if not hold(self._write):
             raise taken()
 
     def _renew(self, stopped: threading.Event) -> None:
-        pause_s = _RENEW_S
+        pause_s = RENEW_S
         while not self._ended.wait(pause_s):
-            pause_s = _RENEW_S
+            pause_s = RENEW_S
             try:
                 if not self.is_held():
                     stopped.set()
                     return
             except (Away, Failed):
-                pause_s = _LOOK_S
+                pause_s = LOOK_S
 
     def _write(self) -> bool:
         owner = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
