@@ -282,4 +282,6 @@ def test_page_has_each_variable() -> None:
     table = page.partition("## Variables")[2].partition("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     text = (ROOT / "compose.yaml").read_text()
-    assert named - {"COMPOSE_FILE"} == set(re.findall(r"(?<!\$)\$\{(\w+)", text)) | set(re.findall("args: \\[(.+)]", text)[0].split(", "))
+    assert named - {"COMPOSE_FILE"} == set(re.findall(r"(?<!\$)\$\{(\w+)", text)) | set(
+        re.findall("args: \\[(.+)]", text)[0].split(", ")
+    )
