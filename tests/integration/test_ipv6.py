@@ -151,7 +151,7 @@ def test_images_get_responses_over_every_protocol(inside: Inside, tmp_path: Path
     )
     assert "says nothing of" not in output
     output = inside.python(
-        *("-m", "loadtest.flood", "--url", inside.url, "--seconds", "0.5", "--repeats", "1", "--factors", "0.2"),
+        *("-m", "loadtest.flood", "--url", inside.url, "--seconds", "3", "--repeats", "1", "--factors", "0.2"),
         *("--output", str(tmp_path / "flood.json")),
     )
     assert "│ 0.0% │" in output.replace("  ", " ")
