@@ -115,7 +115,7 @@ def test_nothing_found_calls_no_second_model() -> None:
 
 @pytest.mark.parametrize(("count", "batches"), [(1, [1]), (8, [8]), (20, [8, 8, 4]), (300, [8] * 37 + [4])])
 def test_crops_fill_batches(count: int, batches: list[int]) -> None:
-    triton = TwoModels([box_of(cell) for cell in range(count)], delay_s=0.01)
+    triton = TwoModels([box_of(cell) for cell in range(count)], delay_s=0.1)
     (result,) = run(triton, PNG)
     assert class_ids(result) == [cell % GREYS for cell in range(count)]
     assert sorted(sizes(triton), reverse=True) == batches
