@@ -8,14 +8,14 @@ import os
 import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from tests.support.http_server import Exchange, run_server
 from tests.support.processes import ended
 from tests.support.stack import PATIENCE_S
 
@@ -50,9 +50,7 @@ class Function:
         """The runtime API of it."""
         function = self
 
-        class Runtime(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Runtime(Exchange, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 event = function.events.get()
                 # Each of them: the client of the runtime ends with a fault of memory where one is missing.
@@ -63,22 +61,11 @@ class Function:
                     "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-central-1:123456789012:function:front",
                     "Lambda-Runtime-Trace-Id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0",
                 }
-                self._send(200, json.dumps(event).encode(), headers)
+                self.send(200, headers, json.dumps(event).encode())
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                function.results.put((self.path.rpartition("/")[2], body))
-                self._send(202, b"{}", {})
-
-            def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
+                function.results.put((self.path.rpartition("/")[2], json.loads(self.read())))
+                self.send(202, {}, b"{}")
 
         return Runtime
 
@@ -94,18 +81,12 @@ def start_function(folder: Path, handler: str, log: Path, variables: Mapping[str
         variables: of its environment.
     """
     function = Function()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), function.handler())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    given = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.server_port}", "LAMBDA_TASK_ROOT": str(folder)}
-    with log.open("ab") as output:
+    with run_server(function.handler()) as url, log.open("ab") as output:
+        given = {"AWS_LAMBDA_RUNTIME_API": url.removeprefix("http://"), "LAMBDA_TASK_ROOT": str(folder)}
         process = subprocess.Popen(
             [sys.executable, "-m", "awslambdaric", handler],
             cwd=folder, env=os.environ | given | dict(variables), stdout=output, stderr=output,
         )  # fmt: skip
-    try:
         with ended(process, patience_s=PATIENCE_S):
             yield function
             process.kill()  # it waits for the next event
-    finally:
-        server.shutdown()
-        server.server_close()

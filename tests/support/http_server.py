@@ -22,6 +22,24 @@ class Quiet:
         pass
 
 
+class Exchange(Quiet, BaseHTTPRequestHandler):
+    """Reads whole requests and sends whole responses, several in a connection."""
+
+    protocol_version = "HTTP/1.1"
+
+    def read(self) -> bytes:
+        """The body of the request."""
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send the response."""
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
 @contextmanager
 def run_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """Serve on a free port of loopback until the block ends; yields the URL."""

@@ -4,14 +4,15 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndp
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import boto3
 import httpx
+
+from tests.support.http_server import Exchange, run_server
 
 ENDPOINT = "nereid"
 # All others are stripped.
@@ -56,11 +57,11 @@ def start_endpoint(container: str) -> Iterator[str]:
         The URL of SageMaker.
     """
 
-    class Endpoint(BaseHTTPRequestHandler):
+    class Endpoint(Exchange, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.read()
             if self.path != f"/endpoints/{ENDPOINT}/invocations":
-                self._send(
+                self.send(
                     400,
                     {"x-amzn-errortype": "ValidationError"},
                     b'{"message": "Endpoint other of account 123456789012 not found."}',
@@ -72,25 +73,10 @@ def start_endpoint(container: str) -> Iterator[str]:
             )
             if response.is_success:
                 kept = {name: response.headers[name] for name in _RETURNED if name in response.headers}
-                self._send(200, kept, response.content)
+                self.send(200, kept, response.content)
                 return
             error = {"OriginalStatusCode": response.status_code, "OriginalMessage": response.text, "Message": "model"}
-            self._send(424, {"x-amzn-errortype": "ModelError"}, json.dumps(error).encode())
+            self.send(424, {"x-amzn-errortype": "ModelError"}, json.dumps(error).encode())
 
-        def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with run_server(Endpoint) as url:
+        yield url
