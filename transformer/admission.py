@@ -55,7 +55,7 @@ class Deadline:
             DeadlineExceeded: the deadline has passed.
         """
         if self.remaining_s <= 0:
-            raise self._exceeded(before)
+            raise self.exceeded(before)
 
     @asynccontextmanager
     async def limit(self, before: str) -> AsyncIterator[None]:
@@ -73,9 +73,10 @@ class Deadline:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise self._exceeded(before) from None
+            raise self.exceeded(before) from None
 
-    def _exceeded(self, before: str) -> DeadlineExceeded:
+    def exceeded(self, before: str) -> DeadlineExceeded:
+        """Count and describe that the deadline has passed; the arguments are those of `check`."""
         metrics.count_rejected("deadline")
         return DeadlineExceeded(f"deadline of {self.timeout_s:g} s exceeded before {before}")
 

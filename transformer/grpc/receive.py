@@ -60,7 +60,9 @@ class MessageReceiver:
             DeadlineExceeded: the call's deadline was exceeded before it had arrived.
             MemoryFull: it takes longer than a second, and so do as many others as the limit allows.
         """
-        limit_s = self._timeout_s if deadline is None else max(min(self._timeout_s, deadline.remaining_s), 0)
+        # Which of the two limits holds is decided here: a timer may end a moment before the deadline.
+        sooner = deadline if deadline is not None and deadline.remaining_s <= self._timeout_s else None
+        limit_s = self._timeout_s if sooner is None else max(sooner.remaining_s, 0)
         # A task of its own is never cancelled: what gRPC receives for a cancelled one is lost to memory.
         reading = asyncio.create_task(context.read(), name="rpc_task: read")
         try:
@@ -73,8 +75,8 @@ class MessageReceiver:
             raise InvalidRequest("message: its bytes are not a message of this method") from exc
         finally:
             reading.add_done_callback(_retrieve_exception)
-        if deadline is not None:
-            deadline.check(_BEFORE)
+        if sooner is not None:
+            raise sooner.exceeded(_BEFORE)
         metrics.count_rejected("slow body")
         raise BodyTimeout(f"message: it did not arrive within the limit of {self._timeout_s:g} s")
 
