@@ -88,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -260,6 +260,10 @@ e2e-pod: .venv/.test models ## Start the Pod of the manifests, the task of ECS a
 e2e-compose: .venv/.test .venv-compose/.installed ## Start compose.yaml with podman-compose and try it (as root; says what is missing)
 	@$(BIN)/python -m tests.support.composed
 	@$(BIN)/pytest tests/e2e/test_compose.py
+
+e2e-logging: $(TESTED) ## Try manifests/logging with the real Fluent Bit (FLUENT_BIT=<program>)
+	@$(BIN)/python -m tests.support.fluent_bit
+	@$(BIN)/pytest tests/e2e/test_logging.py
 
 test-e2e: .venv/.test .venv-compose/.installed models # of test-all: without what e2e-pod and e2e-compose need, the tests say so
 	@$(BIN)/pytest tests/e2e

@@ -168,6 +168,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "manifests/components/cpu-triton/README.md": {
         "Triton for CPUs: 0.4 GB in place of 15": ["tests/manifests/test_components.py"],
     },
+    "manifests/logging/README.md": {"Logs of a cluster": [OUTSIDE], "CloudWatch": [AWS]},
     "manifests/monitoring/README.md": {
         "Monitoring": [BY_HAND],
         "Once for a cluster": ["tests/contract/test_runbooks.py"],

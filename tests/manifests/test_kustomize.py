@@ -102,7 +102,7 @@ def _patch(service: Object, container: str) -> str:
     """A patch as in manifests/README.md: patched containers come first, and KServe completes the first one."""
     component = "transformer" if "transformer" in service["spec"] else "predictor"
     first = [] if container == FIRST else [{"name": FIRST}]
-    env = [{"name": "LOG_FORMAT", "value": "json"}]
+    env = [{"name": "MALLOC_ARENA_MAX", "value": "json"}]
     return yaml.safe_dump(
         {
             "apiVersion": service["apiVersion"],
@@ -137,8 +137,8 @@ def test_patch_of_one_variable_leaves_everything_else(name: str, tmp_path: Path)
             last = service["spec"].get("transformer", service["spec"]["predictor"])["containers"][-1]["name"]
             patches.append({"patch": _patch(service, last)})
     patched = render_over(name, {"patches": patches}, tmp_path)
-    assert _without(patched, "LOG_FORMAT") == _without(plain, "LOG_FORMAT")
-    assert str(patched.objects).count("'LOG_FORMAT'") == len(patches)
+    assert _without(patched, "MALLOC_ARENA_MAX") == _without(plain, "MALLOC_ARENA_MAX")
+    assert str(patched.objects).count("'MALLOC_ARENA_MAX'") == len(patches)
 
 
 @pytest.mark.parametrize("name", ["", "pinned"])

@@ -88,7 +88,7 @@ class SilentCall:
         (60.0, 0.0, DeadlineExceeded, "deadline of 0 s exceeded"),
     ],
 )
-def test_message_that_does_not_arrive_is_told_by_the_limit_that_held(
+def test_message_that_does_not_arrive_is_rejected_by_the_limit_that_held(
     timeout_s: float, deadline_s: float | None, error: type[ServingError], says: str
 ) -> None:
     receiver = MessageReceiver(timeout_s=timeout_s, max_message_bytes=1, max_bodies_bytes=1000)
