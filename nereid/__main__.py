@@ -27,7 +27,7 @@ def dispatch() -> int:
         print(describe())
         return 0
     if name in {"-V", "--version"}:
-        from transformer import __version__  # noqa: PLC0415 - only here
+        from environment import __version__  # noqa: PLC0415 - only here
 
         print(f"nereid {__version__}")
         return 0

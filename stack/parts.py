@@ -24,8 +24,8 @@ _COMMON = (
 _NETWORK = "(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE"
 _SEES = {
     "triton": "PREDICTOR_[A-Z_]+|(OMP|KMP|OV|ORT)_[A-Z_]+",
-    "synchroniser": f"PREDICTOR_[A-Z_]+|AWS_[A-Z_0-9]+|BOTO_CONFIG|{_NETWORK}",
-    "transformer": f"TRANSFORMER_[A-Z_]+|OTEL_[A-Z_]+|(OMP|OPENBLAS)_[A-Z_]+|{_NETWORK}",
+    "synchroniser": f"PREDICTOR_[A-Z_]+|AWS_[A-Z_0-9]+|SENTRY_[A-Z_]+|BOTO_CONFIG|{_NETWORK}",
+    "transformer": f"TRANSFORMER_[A-Z_]+|OTEL_[A-Z_]+|SENTRY_[A-Z_]+|(OMP|OPENBLAS)_[A-Z_]+|{_NETWORK}",
     "announce": "CALLER_FOLDER",  # and the stack's own settings
     "watch": "CALLER_FOLDER|STATE_DIR|LOG_[A-Z]+",
 }

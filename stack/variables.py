@@ -19,7 +19,7 @@ PARTS = {"PREDICTOR_": "predictor/settings.py", "TRANSFORMER_": "transformer/set
 PROFILES = ("auto", "fp32", "openvino", "fast", "int8", "gpu", "tensorrt")
 # Of other programs, which make passes on.
 _FOREIGN = re.compile(
-    "(AWS|OTEL|PIP|UV|LC|LD|BOTO|OMP|OPENBLAS|MALLOC|GRPC|KUBE|E2E|PYTHON|XDG)[A-Z0-9_]*|(HTTPS?|NO|ALL)_PROXY|"
+    "(AWS|OTEL|SENTRY|PIP|UV|LC|LD|BOTO|OMP|OPENBLAS|MALLOC|GRPC|KUBE|E2E|PYTHON|XDG)[A-Z0-9_]*|(HTTPS?|NO|ALL)_PROXY|"
     "(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PATH|HOME|SHELL|TMPDIR|LANG|TZ|TERM|COLUMNS|"
     "NO_COLOR|CI|DOCKER_HOST|LOG_FORMAT|NEREID_API_KEY|MAKE[A-Z]*"
 )

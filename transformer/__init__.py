@@ -1,4 +1,3 @@
 """The pre- and post-processing tier: images and rows in, tensors to Triton, JSON out."""
 
 SERVER_NAME = "nereid"
-__version__ = "0.1.0"

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from environment.listening import Hosts, join
 from environment.listening import listen as open_listener
+from environment.sentry import report_errors
 from environment.variables import describe_invalid
 from transformer import cli as arguments
 from transformer.admission import Admission
@@ -60,6 +61,7 @@ def main() -> int:
             print(f"error: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format)
+    report_errors("transformer", logs.members_of_request)
     release_memory()
     for option in args.ignored:
         log.warning("option --%s has no effect", option)

@@ -16,6 +16,7 @@ from environment import api_key
 from environment.arguments import Parser, program
 from environment.listening import join, listen
 from environment.log_lines import JsonFormatter
+from environment.sentry import report_errors
 from environment.variables import describe_invalid, variable
 from worker.bucket import Buckets
 from worker.consumer import Consumer
@@ -61,6 +62,7 @@ def _run(settings: Settings) -> None:
             handler.setFormatter(JsonFormatter())
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("botocore").setLevel(logging.WARNING)
+    report_errors("worker")
     together = settings.slots + 4  # beside the slots: receiving, hiding, counting
     metrics = Metrics()
     queue = Queue(

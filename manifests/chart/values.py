@@ -24,7 +24,7 @@ NAME: Schema = {"type": ["string", "null"], "pattern": "^[a-z0-9]([-.a-z0-9]*[a-
 URL: Schema = {"type": ["string", "null"], "pattern": "^https?://[^/]"}
 ARN: Schema = {"type": ["string", "null"], "pattern": "^arn:"}
 # Variables of libraries: boto3's, OpenTelemetry's, and those of proxies.
-_FOREIGN = "^((AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY)$"
+_FOREIGN = "^((AWS|OTEL|SENTRY)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY)$"
 SETTINGS: Schema = {
     "type": ["object", "null"],
     "properties": {

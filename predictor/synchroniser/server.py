@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from environment import sentry
 from environment.error_codes import ErrorCode
 from environment.listening import HostGuard, Hosts, join, listen, within_reach
 from environment.log_lines import JsonFormatter
@@ -45,6 +46,7 @@ def serve(settings: Settings) -> None:
         StartError: the repository's URL is invalid, or the mirror or the port is unavailable.
     """
     _configure_logging(settings)
+    sentry.report_errors("synchroniser")
     try:
         storage = open_storage(settings.repository)
     except Misconfigured as exc:
@@ -74,6 +76,7 @@ def serve(settings: Settings) -> None:
         worker.join(_STOP_S)
         mirror.records.close()
         logging.shutdown()
+        sentry.flush()
         sys.stdout.flush()
         # A download or a load may take minutes more; its result takes effect in its last step only.
         os._exit(1 if failed.is_set() else 0)

@@ -149,6 +149,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Oriented boxes": [SUPERVISION],
         "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],
     },
+    "docs/operations.md": {"Errors to Sentry": [OUTSIDE]},
     "loadtest/README.md": {"Use": [LONG]},
     "loadtest/compare/README.md": {"Side by side": [LONG]},
     "manifests/README.md": {

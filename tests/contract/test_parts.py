@@ -11,8 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from environment import __version__
 from registry.judgement import limits
-from transformer import SERVER_NAME, __version__, errors
+from transformer import SERVER_NAME, errors
 from transformer import cli as arguments
 from transformer.triton import model
 from transformer.triton.status import translate

@@ -15,7 +15,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from transformer import SERVER_NAME, __version__
+from environment import __version__
+from transformer import SERVER_NAME
 from transformer.admission import Deadline
 from transformer.errors import (
     MESSAGE_LENGTH,

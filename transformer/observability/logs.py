@@ -90,6 +90,11 @@ class Json(JsonFormatter):
 
     def context(self) -> Mapping[str, Any]:
         """JsonFormatter."""
-        request = current_request()
-        members = {"request_id": request.request_id, "trace_id": request.trace.trace_id}
-        return {name: value for name, value in members.items() if value}
+        return members_of_request()
+
+
+def members_of_request() -> Mapping[str, str]:
+    """By which the request in progress is known in every line; empty outside of one."""
+    request = current_request()
+    members = {"request_id": request.request_id, "trace_id": request.trace.trace_id}
+    return {name: value for name, value in members.items() if value}

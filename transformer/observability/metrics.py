@@ -9,7 +9,7 @@ import cv2
 import simplejpeg
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from transformer import __version__
+from environment import __version__
 from transformer.observability.stage_timer import Stage
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from transformer import __version__
+from environment import __version__
 from transformer.observability.trace_context import Metadata, Trace
 
 _SERVICE = "nereid-transformer"

@@ -8,8 +8,8 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from environment import __version__
 from environment.listening import HostGuard, Hosts
-from transformer import __version__
 from transformer.errors import MisdirectedRequest
 from transformer.rest import openapi, predict, sagemaker, v1, v2
 from transformer.rest.documents import ERRORS

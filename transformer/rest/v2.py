@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from transformer import SERVER_NAME, __version__
+from environment import __version__
+from transformer import SERVER_NAME
 from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import NotReady
