@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         default={},
         description='versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`',
     )
+    signed_by: Path | None = Field(
+        default=None,
+        description="file or folder with the public keys, or certificates, that may sign versions (`SIGNED_BY`): PEM, read "
+        "once at the start. A version that none of them has signed does not serve; see docs/signed-models.md. Unset: "
+        "signatures are not looked at",
+    )
     plans: bool = Field(
         default=False,
         description="whether TensorRT plans, and ONNX graphs that hold compiled engines, are loaded. They are code: a "

@@ -2,6 +2,7 @@
 
 RepositoryError
   VersionRejected  the version will never serve: remembered until it changes
+    Unsigned       no trusted key has signed it: remembered until its signature changes
   Incomplete       a file of the version is still missing
   TransientError   the next attempt may succeed: retried, with growing pauses
     StorageError   the repository cannot be read or written now
@@ -27,6 +28,10 @@ class RepositoryError(Exception):
 
 class VersionRejected(RepositoryError):
     """A version that must not serve; the message says why."""
+
+
+class Unsigned(VersionRejected):
+    """A version without a signature that the policy accepts; the message says what is wrong with it."""
 
 
 class Incomplete(RepositoryError):

@@ -14,6 +14,7 @@ SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+SIGNATURE = "model.sig"  # of the manifest, beside it; the name that OpenSSF's model-signing gives
 DEFAULT_PROFILE = "fp32"
 _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
@@ -78,10 +79,12 @@ class ModelFolder:
     Attributes:
         shared: files of the model itself by their path in its folder: config.pbtxt, labels, configs/, warmup/.
         versions: files of each version by their name, or by `model.onnx/<name>` where the model is a folder.
+        signatures: of versions; apart, because a version that is signed again is still the same version.
     """
 
     shared: dict[str, Object] = field(default_factory=dict)
     versions: dict[int, dict[str, Object]] = field(default_factory=dict)
+    signatures: dict[int, Object] = field(default_factory=dict)
 
 
 def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict[str, str]]:
@@ -120,6 +123,7 @@ def _limit(name: str, model: ModelFolder) -> dict[str, str]:
         ignored[f"{name}/{path}"] = f"got {len(model.shared)} files, expected at most {MAX_FILES}"
         del model.shared[path]
     model.versions = {version: files for version, files in model.versions.items() if f"{name}/{version}" not in ignored}
+    model.signatures = {version: item for version, item in model.signatures.items() if version in model.versions}
     return ignored
 
 
@@ -143,6 +147,8 @@ def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
     if illegal := [segment for segment in rest if not _is_name(segment, longest=_LONGEST_FILE)]:
         return f"{illegal[0]!r:.80}: expected {_NAME_EXPECTED}"
     match rest:
+        case [folder, file] if is_version(folder) and file == SIGNATURE:
+            model.signatures[int(folder)] = item
         case [folder, file] if is_version(folder):
             if reason := find_file_problem(file):
                 return reason

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.synchroniser.records import Records
+from registry.layout import Object
 
 MAX_ATTEMPTS = 3  # of a version, crashes included; then others are ready without it
 
@@ -44,6 +45,7 @@ class VersionLedger:
 
     Attributes:
         rejected: why each rejected version is.
+        unsigned: why the signature of a version is not accepted, until that file changes; a restart looks again.
         unverified: why no output verified a version that passed its validation.
         crashes: how many processes before this one ended during the trial of a version.
         incomplete: what a version waits for, until the next listing.
@@ -57,6 +59,8 @@ class VersionLedger:
         """Read what the process before has recorded."""
         self._model, self._records = model, records
         self.rejected = records.read_rejected(model)
+        self.unsigned: dict[str, str] = {}
+        self._signatures: dict[str, str] = {}  # etags of the files that `unsigned` is about
         self._defects: set[str] = set()  # rejected because of a defect here: the next process tries them again
         self.unverified = records.read_unverified(model)
         self.crashes = records.read_crashes(model)
@@ -73,8 +77,8 @@ class VersionLedger:
 
     @property
     def unusable(self) -> set[str]:
-        """Versions that are rejected, incomplete or postponed."""
-        return {*self.rejected, *self.incomplete, *self.postponed}
+        """Versions that are rejected, unsigned, incomplete or postponed."""
+        return {*self.rejected, *self.unsigned, *self.incomplete, *self.postponed}
 
     @property
     def next_attempt(self) -> float | None:
@@ -102,6 +106,20 @@ class VersionLedger:
             self._defects.add(key)
         self.rejected[key] = reason
         self._write_rejected()
+
+    def set_unsigned(self, key: str, reason: str, signature: Object | None) -> None:
+        """Reject a version until the file with its signature changes."""
+        self.unsigned[key], self._signatures[key] = reason, _etag(signature)
+
+    def forget_unsigned(self, listed: Mapping[str, Object | None]) -> None:
+        """Forget the verdicts on signatures that have changed.
+
+        Args:
+            listed: the file with the signature of each version, by fingerprint.
+        """
+        changed = [key for key in self.unsigned if key not in listed or _etag(listed[key]) != self._signatures[key]]
+        for key in changed:
+            del self.unsigned[key], self._signatures[key]
 
     def set_validated(self, key: str, folder: Path, *, unverified: str | None) -> None:
         """Record a passed validation, and why it verified no output, if so."""
@@ -177,6 +195,7 @@ class VersionLedger:
     def clear(self) -> None:
         """Forget all versions: the model was removed."""
         self.begin_listing((), serving=())
+        self.forget_unsigned({})
         self.activations.clear()
         self._skipped.clear()
         self._records.write_crashes(self._model, {})
@@ -184,3 +203,7 @@ class VersionLedger:
     def _write_rejected(self) -> None:
         lasting = {key: reason for key, reason in self.rejected.items() if key not in self._defects}
         self._records.write_rejected(self._model, lasting)
+
+
+def _etag(item: Object | None) -> str:
+    return "" if item is None else item.etag

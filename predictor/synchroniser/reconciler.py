@@ -11,6 +11,7 @@ from predictor.synchroniser.ledger import MAX_ATTEMPTS, Activation, VersionLedge
 from predictor.synchroniser.profile_choice import ProfileChoice
 from predictor.synchroniser.retries import Retries
 from predictor.synchroniser.services import Services
+from predictor.synchroniser.signatures import KeptSignatures
 from predictor.synchroniser.source import ModelSource
 from predictor.synchroniser.staging import Candidate
 from predictor.synchroniser.status import Profiles, now
@@ -47,7 +48,8 @@ class ModelReconciler:
         self._deployment = Deployment(name, services)
         self._ledger = VersionLedger(name, services.mirror.records)
         self._retries = Retries(name, metrics=metrics, poll_s=poll_s, clock=self._clock)
-        self._source = ModelSource(name, services.settings, services.storage)
+        self._source = ModelSource(name, services.settings, services.storage, services.trust)
+        self._signatures = KeptSignatures(name, services)
         self._uploads = Uploads(services.settings.settle_s)
         self._verdicts = Verdicts(name, services, self._ledger, self._retries)
         self._choice = ProfileChoice(name, services, self._deployment)
@@ -144,6 +146,7 @@ class ModelReconciler:
         if self.listing is not None:
             self._handled = self.listing.folder
         try:
+            self._signatures.withdraw_unsigned(self._deployment)
             if self.serving and self._deployment.is_examination_due:
                 self._deployment.examine()
             if self.serving and not self.is_loaded:
@@ -191,7 +194,9 @@ class ModelReconciler:
         )
         self._show()
         if selected == self.serving:
-            self._finish(explain_policy(policy, fingerprints) or self._ledger.postponements(fingerprints))
+            unchanged = [version for version, key in selected.items() if key == fingerprints.get(version)]
+            problem = self._signatures.update(self._deployment.current.folder, unchanged, folder)
+            self._finish(explain_policy(policy, fingerprints) or self._ledger.postponements(fingerprints) or problem)
             self._choice.look(candidates, self.serving)
             return self._choice.is_due and self._choose_profile()
         self._advance(selected, candidates, listing)
@@ -202,6 +207,7 @@ class ModelReconciler:
         fingerprints = {version: candidate.fingerprint for version, candidate in candidates.items()}
         self._uploads.update(fingerprints, began=listing.began)
         self._ledger.begin_listing(set(fingerprints.values()), serving=self.serving.values())
+        self._ledger.forget_unsigned({candidate.fingerprint: candidate.signature for candidate in candidates.values()})
         for version, candidate in candidates.items():
             key = fingerprints[version]
             if self._ledger.rejected.get(key) is None and key not in self.serving.values():
@@ -224,7 +230,7 @@ class ModelReconciler:
 
     def _try(self, candidate: Candidate, listing: ModelListing) -> None:
         """Run the trial of a candidate."""
-        with self._verdicts.recorded(candidate.version, candidate.fingerprint):
+        with self._verdicts.recorded(candidate.version, candidate.fingerprint, signature=candidate.signature):
             try:
                 self._trial.run(
                     candidate,

@@ -31,6 +31,7 @@ from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
 from registry.errors import Misconfigured
+from registry.signatures.trust import Trust, read_trust
 from registry.storage.reading import open_storage
 
 log = logging.getLogger("synchroniser")
@@ -51,6 +52,7 @@ def serve(settings: Settings) -> None:
         storage = open_storage(settings.repository)
     except Misconfigured as exc:
         raise WrongSetting(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
+    trust = _read_trust(settings)
     listeners = _listen(settings)
     mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
     status = Status(storage.url, settings.instance)
@@ -59,7 +61,7 @@ def serve(settings: Settings) -> None:
         secret=settings.secret.get_secret_value(),
         load_timeout_s=settings.load_timeout_s,
     )
-    synchroniser = Synchroniser(Services(settings, storage, mirror, triton, status))
+    synchroniser = Synchroniser(Services(settings, storage, mirror, triton, status, trust))
     hosts = Hosts(listeners[0].getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
     app: Any = create_app(status, hosts)
     if settings.metrics_relay_port:
@@ -80,6 +82,22 @@ def serve(settings: Settings) -> None:
         sys.stdout.flush()
         # A download or a load may take minutes more; its result takes effect in its last step only.
         os._exit(1 if failed.is_set() else 0)
+
+
+def _read_trust(settings: Settings) -> Trust | None:
+    """Whose signatures are required.
+
+    Raises:
+        WrongSetting: a file is missing or broken: without it every version would serve, or none.
+    """
+    if settings.signed_by is None:
+        return None
+    try:
+        trust = read_trust(settings.signed_by)
+    except Misconfigured as exc:
+        raise WrongSetting(f"{exc} (PREDICTOR_SIGNED_BY; make: SIGNED_BY=)") from exc
+    log.info("versions have to be signed by %s", ", ".join(trust.described))
+    return trust
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.traffic import Traffic
 from predictor.synchroniser.triton_client import TritonClient
+from registry.signatures.trust import Trust
 from registry.storage.reading import Storage
 
 
@@ -24,6 +25,7 @@ class Services:
         mirror: of the repository, on this disk.
         triton: that serves the mirror.
         status: of the synchroniser, with its metrics.
+        trust: whose signatures are required; None: signatures are not looked at.
         isolation: of trials.
         traffic: of Triton.
         measuring: held while a profile is measured, one at a time.
@@ -36,6 +38,7 @@ class Services:
     mirror: Mirror
     triton: TritonClient
     status: Status
+    trust: Trust | None = None
     isolation: Isolation = field(default_factory=Isolation)
     traffic: Traffic = field(default_factory=Traffic)
     measuring: threading.Lock = field(default_factory=threading.Lock)

@@ -12,6 +12,7 @@ from registry.errors import VersionRejected
 from registry.judgement.version import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
 from registry.profiles import first_of
+from registry.signatures.trust import Trust
 from registry.storage.reading import Storage, read
 
 
@@ -22,10 +23,10 @@ class ModelSource:
         policy_text: the version policy as it was read last, for `/status`.
     """
 
-    def __init__(self, model: str, settings: Settings, storage: Storage) -> None:
+    def __init__(self, model: str, settings: Settings, storage: Storage, trust: Trust | None) -> None:
         """Begin with nothing read."""
         self.policy_text = ""
-        self._model, self._settings, self._storage = model, settings, storage
+        self._model, self._settings, self._storage, self._trust = model, settings, storage, trust
         self._etag = ""
         self._config: ModelConfig | None = None
 
@@ -40,7 +41,7 @@ class ModelSource:
         pins = settings.pins.get(self._model)
         policy = configs.read_policy(config) if pins is None else Policy(latest=None, specific=frozenset(pins))
         self.policy_text = f"{policy}{'' if pins is None else ' (setting)'}"
-        served = (first_of(settings.profile), settings.cpus, settings.plans, settings.bf16)
+        served = (first_of(settings.profile), settings.cpus, settings.plans, settings.bf16, self._trust)
         return {
             version: Candidate(self._model, version, folder, config, *served) for version in folder.versions
         }, policy

@@ -1,6 +1,7 @@
 """Staging: downloads a version into a model folder of its own, and checks it."""
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -10,17 +11,31 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.synchroniser.files import hard_link
+from predictor.synchroniser.files import hard_link, replace_file
 from registry import config as configs
-from registry.errors import Incomplete, VersionRejected
+from registry.errors import Incomplete, Unsigned, VersionRejected
 from registry.judgement.version import Terms, Texts, complete_version, judge_texts
-from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, find_missing
+from registry.layout import (
+    CONFIG,
+    EXPORTED,
+    GOLDEN,
+    MANIFEST,
+    SIGNATURE,
+    TEXT_BYTES,
+    ModelFolder,
+    Object,
+    find_missing,
+)
 from registry.manifest import Entry
+from registry.signatures.judgement import judge_signature
+from registry.signatures.trust import Trust
 from registry.storage.reading import Storage, download, read
 
 _WEIGHTS = (".onnx", ".data", ".bin", ".weights")
 
 _WRITTEN = frozenset({CONFIG, GOLDEN})  # again by `complete_version`
+
+log = logging.getLogger("synchroniser")
 
 Reserve = Callable[[int], AbstractContextManager[None]]
 
@@ -35,6 +50,7 @@ class Candidate:
         folder: the model as listed.
         config: `ModelConfig` of the model's own config.pbtxt; None where that is missing.
         profile, cpus, plans, bf16: from the settings.
+        trust: whose signatures are required; None: signatures are not looked at.
     """
 
     model: str
@@ -45,11 +61,17 @@ class Candidate:
     cpus: float
     plans: bool = False
     bf16: bool = True
+    trust: Trust | None = None
 
     @property
     def files(self) -> Mapping[str, Object]:
         """Files of the version, by name."""
         return self.folder.versions[self.version]
+
+    @property
+    def signature(self) -> Object | None:
+        """The file with the signature of the version, which is no part of it; None where it is missing."""
+        return self.folder.signatures.get(self.version)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -103,7 +125,7 @@ def stage(  # noqa: PLR0913 - from where, what, to where, and two reports
 
     Raises:
         Incomplete: a file is missing.
-        VersionRejected: the version must not serve.
+        VersionRejected: the version must not serve; Unsigned, which is one: for its signature.
         TransientError, OSError: the version could not be downloaded now.
     """
     shutil.rmtree(target, ignore_errors=True)
@@ -125,6 +147,19 @@ def read_config(folder: Path, version: int) -> ModelConfig:
     return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
 
 
+def read_signature(storage: Storage, item: Object | None) -> bytes | None:
+    """Content of the signature of a version in the repository; None where it is missing.
+
+    Raises:
+        Unsigned: it is too large.
+        StorageError: it could not be read now.
+    """
+    try:
+        return None if item is None else read(storage, item, limit=TEXT_BYTES)
+    except VersionRejected as exc:
+        raise Unsigned(str(exc)) from exc
+
+
 def _stage(  # noqa: PLR0913 - as above
     storage: Storage,
     candidate: Candidate,
@@ -135,11 +170,16 @@ def _stage(  # noqa: PLR0913 - as above
     held: Path | None,
 ) -> None:
     texts = _read_texts(storage, candidate)
+    signature = None if candidate.trust is None else _judge_signature(storage, candidate, texts, candidate.trust)
     terms = Terms(candidate.profile, candidate.cpus, candidate.plans, bf16=candidate.bf16)
     entries = judge_texts(texts, terms)
     _check_listed(candidate, entries)
+    for name, text in texts.own.items():
+        _check_digest(name, hashlib.sha256(text).hexdigest(), entries)
     files = {name: candidate.files[name] for name in entries} if entries is not None else dict(candidate.files)
-    shared = {path: item for path, item in candidate.folder.shared.items() if not _is_config(path)}
+    # No manifest lists what is beside the versions.
+    beside = candidate.folder.shared if candidate.trust is None else {}
+    shared = {path: item for path, item in beside.items() if not _is_config(path)}
     linked = {name for name in files if name not in _WRITTEN and held is not None and (held / name).exists()}
     new = [item for name, item in files.items() if name not in linked]
     with reserve(sum(item.size for item in (*new, *shared.values()))):
@@ -152,14 +192,33 @@ def _stage(  # noqa: PLR0913 - as above
             else download(storage, item, version / name, count=count)
             for name, item in files.items()
         }
-        for name, entry in (entries or {}).items():
-            if digests[name] != entry.sha256:
-                got, want = digests[name][:12], entry.sha256[:12]
-                raise VersionRejected(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
+        for name, digest in digests.items():
+            _check_digest(name, digest, entries)
         complete_version(version, texts, replace(terms, engines=_engines_prefix(candidate, digests)))
         for path, item in shared.items():
             (target / path).parent.mkdir(exist_ok=True)
             download(storage, item, target / path, count=count)
+        if signature is not None:
+            _keep_signature(version, signature, texts.own[MANIFEST])
+
+
+def _judge_signature(storage: Storage, candidate: Candidate, texts: Texts, trust: Trust) -> bytes | None:
+    """Verify the signature of a version before anything else is read from it, and return the signature's file.
+
+    Raises:
+        Unsigned: no trusted key signed this manifest for this version.
+    """
+    signature = read_signature(storage, candidate.signature)
+    manifest = texts.own.get(MANIFEST)
+    signer = judge_signature((signature, manifest), trust, model=candidate.model, version=candidate.version)
+    log.info("%s: version %d is signed by %s", candidate.model, candidate.version, signer)
+    return signature
+
+
+def _keep_signature(version: Path, signature: bytes, manifest: bytes) -> None:
+    """Write what a later start verifies again into the folder of a version of the mirror."""
+    replace_file(version / MANIFEST, manifest)
+    replace_file(version / SIGNATURE, signature)
 
 
 def _link(source: Path, target: Path) -> str:
@@ -193,6 +252,17 @@ def _read_texts(storage: Storage, candidate: Candidate) -> Texts:
     shared = None if item is None else read(storage, item, limit=TEXT_BYTES)
     model = b"" if candidate.config is None else candidate.config.SerializeToString()
     return Texts(own, shared, model, frozenset(candidate.files))
+
+
+def _check_digest(name: str, digest: str, entries: Mapping[str, Entry] | None) -> None:
+    """Check the SHA-256 of a file that manifest.json lists.
+
+    Raises:
+        VersionRejected: it is another one.
+    """
+    if entries is not None and name in entries and digest != entries[name].sha256:
+        got, want = digest[:12], entries[name].sha256[:12]
+        raise VersionRejected(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
 
 
 def _check_listed(candidate: Candidate, entries: Mapping[str, Entry] | None) -> None:

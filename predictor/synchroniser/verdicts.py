@@ -8,7 +8,8 @@ from predictor.synchroniser.errors import LoadFailed, describe
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
 from predictor.synchroniser.retries import Retries, pause_after
 from predictor.synchroniser.services import Services
-from registry.errors import Incomplete, VersionRejected
+from registry.errors import Incomplete, Unsigned, VersionRejected
+from registry.layout import Object
 
 log = logging.getLogger("synchroniser")
 
@@ -22,12 +23,21 @@ class Verdicts:
         self._metrics, self._poll_s, self._clock = services.status.metrics, services.settings.poll_s, services.clock
 
     @contextmanager
-    def recorded(self, version: int, key: str) -> Iterator[None]:
-        """Record the verdict that a block raises: that a version is incomplete, or rejected."""
+    def recorded(self, version: int, key: str, *, signature: Object | None = None) -> Iterator[None]:
+        """Record the verdict that a block raises: that a version is incomplete, or rejected.
+
+        Args:
+            version: its number.
+            key: its fingerprint.
+            signature: the file with its signature, which a verdict on that is about.
+        """
         try:
             yield
         except Incomplete as exc:
             self._ledger.incomplete[key] = str(exc)
+        except Unsigned as exc:
+            self._ledger.set_unsigned(key, str(exc), signature)
+            self._report(version, str(exc))
         except VersionRejected as exc:
             self.reject(version, key, str(exc))
 
@@ -81,6 +91,9 @@ class Verdicts:
 
     def _reject(self, version: int, key: str, reason: str, *, is_defect: bool) -> None:
         self._ledger.reject(key, reason, is_defect=is_defect)
+        self._report(version, reason)
+
+    def _report(self, version: int, reason: str) -> None:
         self._metrics.rejections.labels(self._model).inc()
         log.warning("%s: version %d is rejected: %s", self._model, version, reason)
 

@@ -62,7 +62,7 @@ def view_version(version: int, ledger: VersionLedger, state: ModelState) -> Vers
     key = state.fingerprints.get(version, "")
     if version in state.serving:
         return _view_serving(version, ledger, state)
-    if (reason := ledger.rejected.get(key)) is not None:
+    if (reason := ledger.rejected.get(key) or ledger.unsigned.get(key)) is not None:
         return VersionStatus("refused", reason)
     if (reason := ledger.incomplete.get(key)) is not None:
         return VersionStatus("incomplete", reason)
@@ -78,7 +78,8 @@ def _view_serving(version: int, ledger: VersionLedger, state: ModelState) -> Ver
     if not key and state.is_listed:
         reason = "removed from the repository; serves until another version is valid"
     elif key and key != served:
-        pending = ledger.rejected.get(key) or ledger.incomplete.get(key) or ledger.postponement(key) or "in progress"
+        rejected = ledger.rejected.get(key) or ledger.unsigned.get(key)
+        pending = rejected or ledger.incomplete.get(key) or ledger.postponement(key) or "in progress"
         reason = f"changed in the repository, serves unchanged: {pending}"
     activation = ledger.activations.get(served)
     profile = state.profiles.get(version)

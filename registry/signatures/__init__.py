@@ -1,0 +1,1 @@
+"""Signatures of versions, in the format of OpenSSF's model-signing, and the keys that are trusted to make them."""

@@ -1,0 +1,57 @@
+"""Verifies the chain of a signer's certificate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from registry.errors import VersionRejected
+from registry.layout import SIGNATURE
+
+
+def find_issued_key(chain: Sequence[bytes], issuers: Sequence[x509.Certificate]) -> tuple[Any, str]:
+    """Public key and subject of a certificate that one of the trusted ones issued, with others in between or not.
+
+    As model-signing does, the chain is verified for the time when the signer's certificate began: nothing trustworthy
+    says when the signature was made, and what a certificate signed stays signed after it ends. Unlike there, a
+    certificate has to be one for signing code: those of servers and clients, which the same authority may issue to
+    many, are not.
+
+    Args:
+        chain: DER, the signer's first.
+        issuers: trusted.
+
+    Raises:
+        VersionRejected: it is not issued by them, or not for signing.
+    """
+    try:
+        signer, *between = (x509.load_der_x509_certificate(each) for each in chain)
+        subject = signer.subject.rfc4514_string()
+        for_code = ExtendedKeyUsageOID.CODE_SIGNING in _usages(signer)
+        key = signer.public_key()
+    except Exception as exc:  # of many kinds
+        raise VersionRejected(f"{SIGNATURE}: certificate: {exc}") from exc
+    if not for_code:
+        raise VersionRejected(f"{SIGNATURE}: certificate {subject!r:.120}: expected extendedKeyUsage codeSigning")
+    policy = verification.ExtensionPolicy
+    verifier = (
+        verification.PolicyBuilder()
+        .store(verification.Store(list(issuers)))
+        .time(signer.not_valid_before_utc)
+        .extension_policies(ca_policy=policy.webpki_defaults_ca(), ee_policy=policy.permit_all())
+        .build_client_verifier()
+    )
+    try:
+        verifier.verify(signer, between)
+    except verification.VerificationError as exc:
+        raise VersionRejected(f"{SIGNATURE}: certificate {subject!r:.120}: not issued by a trusted one: {exc}") from exc
+    return key, subject
+
+
+def _usages(certificate: x509.Certificate) -> Sequence[x509.ObjectIdentifier]:
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return []
