@@ -21,8 +21,9 @@ MIRROR ?=
 POLL_S ?= 10
 SETTLE_S ?= 10
 PROFILE ?= auto
+SIGNED_BY ?=
 INTERFACE ?= fused
-export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
+export REPOSITORY MIRROR SIGNED_BY POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
 	SYNC_PORT TRITON_URL S3_PORT VERBOSE
 
 # As pip does: the system alone knows the certificate of a proxy that signs connections itself. Without the system's
@@ -67,6 +68,9 @@ option = $(if $($2),--$1 "$($2)")
 # 1 alone: the shell of a CI may have any other value under such a name, 0 and false among them.
 flag = $(if $(filter 1,$($2)),--$1)
 UNPICKLING = $(call flag,allow-unpickling,ALLOW_UNPICKLING)
+# The key that signs a version, and what signs it.
+SIGNER = $(call option,sign,SIGN) $(call option,certificates,CERTIFICATES)
+SIGNING = $(if $(SIGN),.venv/.signing)
 TESTED := .venv/.test .venv-triton/.installed models
 WORKERS ?= 2
 # Tests of one file stay together, for they share what the file starts, until a worker has none left and takes some.
@@ -88,7 +92,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -168,6 +172,7 @@ key: USAGE = NAME=<owner> [KEYS=<file>]
 batch: USAGE = INPUT=<s3://bucket/prefix, a folder or a .csv> OUTPUT=<s3://bucket/prefix or a folder> MODEL=<name>
 train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 profiles: USAGE = MODEL=<name>
+sign: USAGE = SIGN=<private key> REPOSITORY=<s3://bucket/prefix or a folder>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
@@ -180,12 +185,15 @@ key: need-NAME .venv/.stack ## Make an API key for NAME, shown once; its digest 
 s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
 	@exec $(NEREID) s3
 
-publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S)
+publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) $(SIGNING) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S, SIGN=<private key>, CERTIFICATES)
 	@$(manage) "$(MODEL)" --from "$(FROM)" $(call option,version,VERSION) $(call option,wait,WAIT) \
-		--timeout "$(TIMEOUT_S)" $(call flag,force,FORCE)
+		--timeout "$(TIMEOUT_S)" $(call flag,force,FORCE) $(SIGNER)
 
-versions: need-REPOSITORY .venv/.stack ## Show the versions in REPOSITORY, and what serves (URL=http://localhost:8080, MODEL)
-	@$(manage) $(if $(MODEL),"$(MODEL)") $(call option,url,URL)
+sign: need-SIGN need-REPOSITORY .venv/.stack $(SIGNING) ## Sign versions in REPOSITORY again with SIGN=<private key>: those that SIGNED_BY=<public keys> has signed, or VERSION of MODEL (CERTIFICATES)
+	@$(manage) $(if $(MODEL),"$(MODEL)") $(call option,version,VERSION) $(call option,signed-by,SIGNED_BY) $(SIGNER)
+
+versions: need-REPOSITORY .venv/.stack ## Show the versions in REPOSITORY, and what serves (URL=http://localhost:8080, MODEL, SIGNED_BY=<public keys>)
+	@$(manage) $(if $(MODEL),"$(MODEL)") $(call option,url,URL) $(call option,signed-by,SIGNED_BY)
 
 rollback: need-MODEL need-REPOSITORY .venv/.stack ## Pin the version of MODEL before the one that serves (URL)
 	@$(manage) "$(MODEL)" $(call option,url,URL)
@@ -354,6 +362,9 @@ endef
 
 .venv/.s3: .venv/.stack
 	$(call extras,the S3 server for development,s3)
+
+.venv/.signing: .venv/.stack
+	$(call extras,what signs versions,signing)
 
 .venv/.parquet: .venv/.stack
 	$(call extras,Parquet: 170 MB,parquet)

@@ -20,6 +20,7 @@ _COMMANDS = (
     ultralytics.add_weights,
     tensorrt.add_tensorrt,
     repository.add_publish,
+    repository.add_sign,
     repository.add_fetch,
     repository.add_versions,
     repository.add_rollback,

@@ -21,7 +21,7 @@ class Command(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
-TRITON, MODELS = ".venv-triton/.installed", "models-fp32"
+TRITON, MODELS, SIGNING = ".venv-triton/.installed", "models-fp32", ".venv/.signing"
 _LOADTEST = (".venv/.loadtest",)
 
 COMMANDS = {
@@ -35,7 +35,8 @@ COMMANDS = {
     "key": Command("serve", "make an API key", "transformer.auth"),
     "s3": Command("serve", "an S3 server for development, in memory", "stack.s3", needs=(".venv/.s3",)),
     "export": Command("models", "add a model: .pt .onnx .engine .joblib .pkl .json .ubj", "nereid.exporters"),
-    "publish": Command("models", "upload a version to a repository that is served", "export", ("publish",)),
+    "publish": Command("models", "upload a version to a repository that is served", "export", ("publish",), (SIGNING,)),
+    "sign": Command("models", "sign versions that are published already", "export", ("sign",), (SIGNING,)),
     "fetch": Command("models", "copy a version of a repository to a local one", "export", ("fetch",)),
     "versions": Command("models", "list the versions of a repository, and what serves", "export", ("versions",)),
     "rollback": Command("models", "pin the version before the one that serves", "export", ("rollback",)),

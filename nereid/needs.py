@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 
 from environment.project import ROOT
-from nereid.commands import MODELS, TRITON
+from nereid.commands import MODELS, SIGNING, TRITON
 
 
 class NeedsError(Exception):
@@ -40,6 +41,9 @@ def _find_missing(targets: Iterable[str], words: Sequence[str]) -> Iterator[str]
     for target in targets:
         if target == MODELS:
             if not _is_given("REPOSITORY", words) and not _is_given("TRITON_URL", words) and not _has_models():
+                yield target
+        elif target == SIGNING:
+            if _is_given("SIGN", words) and find_spec("model_signing") is None:
                 yield target
         elif not (target == TRITON and _is_given("TRITON_URL", words)) and not (ROOT / target).exists():
             yield target

@@ -84,6 +84,8 @@ def start_triton(settings: Settings, _: argparse.Namespace) -> None:
     Raises:
         StartError: it cannot start.
     """
+    if settings.mirror is None:
+        _reject_signed_by(settings)
     check_repository(settings)
     check_ports(settings)
     check_shared_memory()
@@ -116,12 +118,26 @@ def judge_folder(settings: Settings, arguments: argparse.Namespace) -> None:
     """
     from predictor.repository_judgement import judge_repository, report  # noqa: PLC0415 - it takes a while
 
+    _reject_signed_by(settings)
     folder: Path = arguments.folder
     counts = report(judge_repository(folder, profile=first_of(settings.profile), plans=settings.plans))
     if counts[False]:
         raise StartError(f"{folder}: {counts[False]} of {sum(counts.values())} rejected; no Triton should read it")
     if not counts[True]:
         raise StartError(f"{folder}: got no version, expected <model>/<version>/model.onnx")
+
+
+def _reject_signed_by(settings: Settings) -> None:
+    """Reject a policy where no synchroniser is that keeps it.
+
+    Raises:
+        WrongSetting: there is one.
+    """
+    if settings.signed_by is not None:
+        raise WrongSetting(
+            "PREDICTOR_SIGNED_BY: a Triton that reads the repository itself verifies no signature, and reads "
+            "configs that none covers; expected it unset, or a synchroniser and PREDICTOR_MIRROR"
+        )
 
 
 def complete_installation(settings: Settings, _: argparse.Namespace) -> None:

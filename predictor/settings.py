@@ -122,9 +122,9 @@ class Settings(BaseSettings):
     )
     signed_by: Path | None = Field(
         default=None,
-        description="file or folder with the public keys, or certificates, that may sign versions (`SIGNED_BY`): PEM, read "
-        "once at the start. A version that none of them has signed does not serve; see docs/signed-models.md. Unset: "
-        "signatures are not looked at",
+        description="file or folder with the public keys, or certificates, that may sign versions (`SIGNED_BY`): PEM, "
+        "read once at the start. A version that none of them has signed does not serve; see docs/signed-models.md. "
+        "Unset: signatures are not looked at",
     )
     plans: bool = Field(
         default=False,

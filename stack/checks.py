@@ -16,6 +16,7 @@ from environment.listening import join, listen
 from environment.variables import describe_invalid
 from predictor.settings import Settings
 from registry.errors import Misconfigured
+from registry.signatures.trust import read_trust
 from stack.settings import StackError, StackSettings
 from stack.variables import find_unknown, judge_profile
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
@@ -32,6 +33,8 @@ def check(settings: StackSettings) -> None:
     if settings.triton_url:
         if settings.triton_url.startswith(("http://", "https://")) or ":" not in settings.predictor_host:
             raise StackError(f"TRITON_URL: got {settings.triton_url}, expected host:port of Triton's gRPC (8001)")
+        if settings.signed_by is not None:
+            raise StackError("SIGNED_BY: with TRITON_URL no synchroniser is started that verifies; next: leave one out")
     else:
         check_repository(settings)
     check_ports(settings)
@@ -48,6 +51,11 @@ def check_repository(settings: StackSettings) -> None:
             f"REPOSITORY: {settings.folder} is no folder; expected one, or s3://bucket/prefix; next: make models, "
             "or make export MODEL=... WEIGHTS=... REPOSITORY=..."
         )
+    if settings.signed_by is not None:
+        try:
+            read_trust(settings.signed_by)
+        except Misconfigured as exc:
+            raise StackError(f"SIGNED_BY: {exc}") from exc
     if problem := judge_profile(settings.profile, settings.folder):
         raise StackError(problem)
     if is_locked(settings.mirror_folder / "lock"):

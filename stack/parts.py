@@ -57,6 +57,7 @@ def compose_environment(settings: StackSettings, state: str) -> dict[str, str]:
         "PREDICTOR_HOST": settings.predictor_host,
         "PREDICTOR_REPOSITORY": settings.predictor_repository,
         "PREDICTOR_MIRROR": str(from_root(settings.mirror_folder)),
+        **({"PREDICTOR_SIGNED_BY": str(from_root(settings.signed_by))} if settings.signed_by else {}),
         "PREDICTOR_PROFILE": settings.profile,
         "PREDICTOR_POLL_S": str(settings.poll_s),
         "PREDICTOR_SETTLE_S": str(settings.settle_s),

@@ -39,6 +39,9 @@ class StackSettings(BaseSettings):
         description="model repository: a folder, or s3://bucket/prefix (default: model_repository of the project)",
     )
     mirror: Path | None = Field(None, description="where models are mirrored to (default: a folder of .cache/mirror)")
+    signed_by: Path | None = Field(
+        None, description="public keys or certificates that versions have to be signed by (default: none has to be)"
+    )
     profile: str = Field(
         AUTO,
         pattern="^[a-z][0-9a-z-]*$",

@@ -1,4 +1,4 @@
-"""`publish`, `fetch`, `versions`, `rollback`, `unpin`, `prune` and `sizing`: a repository on S3 or in a folder."""
+"""`publish`, `sign`, `fetch`, `versions`, `rollback`, `unpin`, `prune`, `sizing`: a repository on S3 or in a folder."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -29,6 +29,7 @@ def add_publish(commands: Any) -> None:
         action="store_true",
         help="publish again what is there already, or what clients of the model do not expect",
     )
+    _add_signer(parser)
     add_management(parser, _publish)
 
 
@@ -36,6 +37,43 @@ def _publish(args: Namespace, console: "Console") -> None:
     from export.publish.publishing import publish  # noqa: PLC0415 - see the package
 
     publish(args, console)
+
+
+def _add_signer(parser: Any, *, required: bool = False) -> None:
+    """Add the key that signs."""
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        required=required,
+        help="private key to sign with, PEM; its password in the variable SIGN_PASSWORD",
+    )
+    parser.add_argument(
+        "--certificates",
+        type=Path,
+        metavar="FILE",
+        help="certificates of that key, PEM: its own first, then its issuers",
+    )
+
+
+def _add_signed_by(parser: Any, what: str) -> None:
+    parser.add_argument("--signed-by", type=Path, metavar="PATH", help=f"public keys or certificates, PEM: {what}")
+
+
+def add_sign(commands: Any) -> None:
+    """Add the parser of `sign`."""
+    parser = commands.add_parser("sign", help="sign versions that are published already")
+    parser.add_argument("model", nargs="?", help="only this one")
+    parser.add_argument("--version", help="only this one")
+    _add_signer(parser, required=True)
+    _add_signed_by(parser, "sign what one of them has signed")
+    add_management(parser, _sign)
+
+
+def _sign(args: Namespace, console: "Console") -> None:
+    from export.publish.resigning import sign  # noqa: PLC0415 - see the package
+
+    sign(args, console)
 
 
 def add_fetch(commands: Any) -> None:
@@ -58,6 +96,7 @@ def add_versions(commands: Any) -> None:
     parser = commands.add_parser("versions", help="what a repository holds, and what of it serves")
     parser.add_argument("model", nargs="?", help="only this one")
     parser.add_argument("--url", help="of the transformer, to show what serves")
+    _add_signed_by(parser, "verify signatures by them")
     add_management(parser, _versions, has_default=True)
 
 

@@ -15,7 +15,7 @@ from export.errors import ExportError
 from export.publish.listing import Version, read_model
 from export.writer.manifest import check_known_name
 from export.writer.versions import judge, read_complete
-from registry.layout import MANIFEST
+from registry.layout import MANIFEST, SIGNATURE
 from registry.storage.folder_lock import lock_folder
 from registry.storage.reading import download
 from registry.storage.writing import WritableStorage, open_to_write
@@ -67,6 +67,8 @@ def copy_version(storage: WritableStorage, model: str, version: Version, target:
             download(storage, version.files[name], hidden / name, count=count)
         if read_complete(hidden) is None:
             raise ExportError(f"{where}: what came does not fit its {MANIFEST}; next: publish it again")
+        if version.signature is not None:  # the same number of the same model: it stays valid
+            download(storage, version.signature, hidden / SIGNATURE, count=count)
         judge(hidden, where=where)
     return target / prefix
 

@@ -13,7 +13,7 @@ from export.writer import manifest
 from export.writer.config import to_text
 from registry.config import Policy, parse, read_policy
 from registry.errors import VersionRejected
-from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, find_missing, is_version, read_layout
+from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, ModelFolder, Object, find_missing, is_version, read_layout
 from registry.listing import gather
 from registry.storage.writing import TooLarge, WritableStorage
 
@@ -33,12 +33,14 @@ class Version:
         files: its files, by path inside the folder.
         foreign: keys in its folder that are not part of a version.
         manifest: None where it is missing, or does not fit the schema.
+        signature: None where it is missing.
     """
 
     number: int
     files: Mapping[str, Object]
     foreign: Collection[str]
     manifest: Mapping[str, Any] | None
+    signature: Object | None = None
 
     @property
     def complete(self) -> bool:
@@ -118,7 +120,7 @@ def read_models(storage: WritableStorage, model: str | None = None) -> dict[str,
     names = sorted(folders)
     strange = {key.removesuffix("/"): reason for key, reason in ignored.items() if key.endswith("/")}
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        read = pool.map(lambda name: _read_model(storage, name, folders[name].versions, numbers[name]), names)
+        read = pool.map(lambda name: _read_model(storage, name, folders[name], numbers[name]), names)
         models = dict(zip(names, read, strict=True))
     return models | {
         name: Model(ModelConfig(), read_policy(None), reason, {}) for name, reason in sorted(strange.items())
@@ -127,7 +129,7 @@ def read_models(storage: WritableStorage, model: str | None = None) -> dict[str,
 
 def read_model(storage: WritableStorage, name: str) -> Model:
     """One model; without versions where the repository does not have it."""
-    return read_models(storage, name).get(name) or _read_model(storage, name, {}, {})
+    return read_models(storage, name).get(name) or _read_model(storage, name, ModelFolder(), {})
 
 
 def read_known_model(storage: WritableStorage, name: str) -> Model:
@@ -182,10 +184,7 @@ def read_own_config(storage: WritableStorage, model: str, number: int) -> Any | 
 
 
 def _read_model(
-    storage: WritableStorage,
-    name: str,
-    versions: Mapping[int, Mapping[str, Object]],
-    foreign: Mapping[int, Collection[str]],
+    storage: WritableStorage, name: str, folder: ModelFolder, foreign: Mapping[int, Collection[str]]
 ) -> Model:
     key = f"{name}/{CONFIG}"
     config, policy, error = ModelConfig(), read_policy(None), None
@@ -198,10 +197,10 @@ def _read_model(
     except VersionRejected as exc:
         error = f"{key}: {exc}"
     read = {}
-    for number in sorted(versions.keys() | foreign.keys()):
-        files = versions.get(number, {})
+    for number in sorted(folder.versions.keys() | foreign.keys()):
+        files = folder.versions.get(number, {})
         described = _read_manifest(storage, f"{name}/{number}/{MANIFEST}") if MANIFEST in files else None
-        read[number] = Version(number, files, foreign.get(number, ()), described)
+        read[number] = Version(number, files, foreign.get(number, ()), described, folder.signatures.get(number))
     return Model(config, policy, error, read)
 
 

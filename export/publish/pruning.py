@@ -74,6 +74,6 @@ def _confirm(prompt: str) -> bool:
 
 def _delete(storage: WritableStorage, version: Version) -> None:
     """The manifest first: what is left is no complete version to any reader."""
-    keys = [item.key for item in version.files.values()]
+    keys = [item.key for item in (*version.files.values(), version.signature) if item is not None]
     for key in (*sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST}")), *version.foreign):
         storage.delete(key)

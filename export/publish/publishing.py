@@ -3,6 +3,7 @@
 import time
 from argparse import Namespace
 from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,12 +14,15 @@ from export.errors import FAILURES, ExportError
 from export.publish import upload
 from export.publish.interface_changes import check_same
 from export.publish.listing import Model, read_model, read_own_config
+from export.publish.resigning import check_place, read_signed
 from export.publish.server_client import ExampleResponse, Server, States, connect_all
+from export.publish.signing import Signer, open_signer, temporary_folder, write_signature
 from export.publish.states import read_states
 from export.publish.watch import Watch
 from export.writer.config import read_config
-from export.writer.manifest import check_model_name
-from registry.layout import CONFIG
+from export.writer.manifest import check_model_name, read
+from registry.errors import VersionRejected
+from registry.layout import CONFIG, MANIFEST
 from registry.storage.address import is_same_place
 from registry.storage.writing import WritableStorage, open_to_write
 
@@ -28,16 +32,19 @@ def publish(args: Namespace, console: Console) -> None:
     model = check_model_name(args.model)
     source = upload.find_source(args.source, model, args.version)
     storage = open_to_write(args.repository)
-    with connect_all(args.wait) as servers:
+    with connect_all(args.wait) as servers, temporary_folder() as folder:
+        signer = open_signer(args, Path(folder))
         earlier = [server.try_example(model) for server in servers]
         before = read_model(storage, model)
         same = None if args.force else upload.find_same(before, source)
         if not (same or args.force):
             _check_contract(storage, before, source, states=read_states(servers, model) or {})
-        number = same or _upload(storage, source, before, console)
+        number = same or _upload(storage, source, before, signer, console)
         watches = [Watch(server, model, number, uploaded=not same) for server in servers]
         if same:
             console.print(f"{model}: there already as version {same} in {storage.url}", soft_wrap=True)
+            if signer is not None:
+                _sign_again(storage, source, same, signer, console)
         else:
             console.print(upload.update_config(storage, source, before), soft_wrap=True)
         # The wait for each server begins now: one after the other would add up.
@@ -94,7 +101,33 @@ def _check_contract(storage: WritableStorage, before: Model, source: upload.Sour
         check_same(now, read_config(source.folder / CONFIG), serves=number)
 
 
-def _upload(storage: WritableStorage, source: upload.Source, before: Model, console: Console) -> int:
+def _sign_again(storage: WritableStorage, source: upload.Source, number: int, signer: Signer, console: Console) -> None:
+    """Sign a version that is published already, where its manifest says what the local one does.
+
+    Raises:
+        ExportError: it says something else.
+    """
+    model, local = source.manifest["model"], source.manifest
+    folder = f"{model}/{number}"
+    manifest = read_signed(storage, folder)[1] or b""
+    present = read(manifest) or {}
+    differing = {key for key in local.keys() | present.keys() if local.get(key) != present.get(key)}
+    if other := sorted(differing - {"version", "created", "tools"}):
+        raise ExportError(
+            f"{folder}: {other[0]} of its {MANIFEST} differs from that of {source.folder}, expected the same to "
+            "sign it; next: make publish FORCE=1, under a new number"
+        )
+    try:
+        check_place(present, model, number)
+    except VersionRejected as exc:
+        raise ExportError(f"{folder}: {exc}") from exc
+    write_signature(storage, folder, signer.sign(manifest))
+    console.print(f"{storage.url}/{folder} is signed", soft_wrap=True)
+
+
+def _upload(
+    storage: WritableStorage, source: upload.Source, before: Model, signer: Signer | None, console: Console
+) -> int:
     model = source.manifest["model"]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as progress:
@@ -103,10 +136,12 @@ def _upload(storage: WritableStorage, source: upload.Source, before: Model, cons
             storage,
             source,
             above=max(before.versions, default=0),
+            signer=signer,
             sent=lambda size: progress.advance(task, size),
             warn=lambda words: console.print(f"[yellow]warning:[/] {escape(words)}", soft_wrap=True),
         )
-    console.print(f"{source.folder} is published as {storage.url}/{model}/{number}", soft_wrap=True)
+    is_signed = "" if signer is None else ", signed"
+    console.print(f"{source.folder} is published as {storage.url}/{model}/{number}{is_signed}", soft_wrap=True)
     return number
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from export.errors import FAILURES, ExportError
 from export.publish.listing import Model, edit_config
+from export.publish.signing import Signer, write_signature
 from export.writer.config import follow, read_config, under_policy
 from export.writer.manifest import read
 from export.writer.profiles import PROFILES
 from export.writer.versions import judge, numbers, read_complete
-from registry.layout import CONFIG, MANIFEST
+from registry.layout import CONFIG, MANIFEST, SIGNATURE
 from registry.storage.writing import Sent, WritableStorage
 
 Warn = Callable[[str], None]
@@ -94,13 +95,16 @@ def find_same(model: Model, source: Source) -> int | None:
     return newest.number if same else None
 
 
-def upload(storage: WritableStorage, source: Source, *, above: int, sent: Sent, warn: Warn) -> int:
+def upload(  # noqa: PLR0913 - to where, what, its number and signature, and two reports
+    storage: WritableStorage, source: Source, *, above: int, signer: Signer | None, sent: Sent, warn: Warn
+) -> int:
     """Write a version under the first free number above another, and return its number.
 
     Args:
         storage: the repository.
         source: the version.
         above: the number.
+        signer: of its manifest; None: it is not signed.
         sent: takes the bytes of each block that was sent.
         warn: called where two publishers could take the same number.
 
@@ -108,7 +112,7 @@ def upload(storage: WritableStorage, source: Source, *, above: int, sent: Sent, 
         ExportError: it failed, or was interrupted; what had been written is removed.
     """
     stop = Event()
-    uploading = _Upload(storage, source, sent, warn, stop)
+    uploading = _Upload(storage, source, signer, sent, warn, stop)
     with _ctrl_c_sets(stop), ThreadPoolExecutor(1) as pool:
         running = pool.submit(uploading.run, above)
         while wait([running], timeout=_POLL_S).not_done:
@@ -139,6 +143,7 @@ class _Upload:
 
     storage: WritableStorage
     source: Source
+    signer: Signer | None
     sent: Sent
     warn: Warn
     stop: Event
@@ -155,8 +160,10 @@ class _Upload:
             self._check_conditions(folder)
             self._send_files(folder)
             self._count(0)
-            manifest = json.dumps({**self.source.manifest, "version": str(number)}, indent=2) + "\n"
-            if not self.storage.put(f"{folder}/{MANIFEST}", manifest.encode(), etag=None):
+            manifest = (json.dumps({**self.source.manifest, "version": str(number)}, indent=2) + "\n").encode()
+            if self.signer is not None:  # before the manifest, with which the version is there
+                write_signature(self.storage, folder, self.signer.sign(manifest))
+            if not self.storage.put(f"{folder}/{MANIFEST}", manifest, etag=None):
                 raise ExportError(f"{folder}/{MANIFEST}: another process wrote it meanwhile; next: publish again")
         except (*FAILURES, OSError) as exc:
             raise ExportError(f"{exc}; {self._remove(folder)}") from exc
@@ -198,7 +205,7 @@ class _Upload:
         """
         names = sorted(self.source.manifest["files"].keys() - {CONFIG})
         try:
-            for name in (MANIFEST, *names, CONFIG):
+            for name in (MANIFEST, SIGNATURE, *names, CONFIG):
                 self.storage.delete(f"{folder}/{name}")
         except (*FAILURES, OSError) as exc:
             return f"what was uploaded to {folder} could not be removed ({exc}); next: make prune"

@@ -14,11 +14,16 @@ from rich.table import Table
 from environment.log_lines import printable
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_models
+from export.publish.resigning import read_signed
 from export.publish.server_client import States, Statuses, connect_all
+from export.publish.signing import read_signers
 from export.publish.states import describe_listing, describe_state, states_of, survey
 from export.writer.manifest import check_known_name
 from export.writer.versions import difference
-from registry.storage.writing import WritableStorage, open_to_write
+from registry.errors import Unsigned
+from registry.signatures.judgement import judge_signature, read_claim
+from registry.signatures.trust import Trust
+from registry.storage.writing import TooLarge, WritableStorage, open_to_write
 
 _REQUESTS = 8  # at once
 
@@ -26,6 +31,7 @@ _REQUESTS = 8  # at once
 def versions(args: Namespace, console: Console) -> None:
     """Print what a repository holds and, with a server, what serves."""
     only = check_known_name(args.model) if args.model else None
+    trust = read_signers(args.signed_by)
     storage = open_to_write(args.repository)
     models = read_models(storage, only)
     if not models:
@@ -36,11 +42,14 @@ def versions(args: Namespace, console: Console) -> None:
         status = _combine(statuses)
         served = models.keys() | (status["models"].keys() if status and not only else ())
         states = {name: states_of(servers, name, statuses) for name in sorted(served)} if servers else None
-    table = Table("model", "version", "created (UTC)", "MB", "digest", "difference from the source", "state")
-    for row in _rows(storage, models, states, status):
-        table.add_row(*row)
+    signed = trust is not None or any(each.signature for model in models.values() for each in model.versions.values())
+    columns = ("model", "version", "created (UTC)", "MB", "digest", "difference from the source")
+    table = Table(*columns, *(["signed by"] if signed else []), "state")
+    for *row, state in _rows(storage, models, states, status):
+        signer = [_describe_signer(storage, row[0], models[row[0]].versions[int(row[1])], trust)] if signed else []
+        table.add_row(*row, *signer, state)
     for name, why in _without_version(models, status, complete=not only).items():
-        table.add_row(escape(name), *["-"] * 5, escape(why))
+        table.add_row(escape(name), *["-"] * (6 if signed else 5), escape(why))
     console.print(table)
     _print_policies(models, console)
     if states is not None:
@@ -74,6 +83,19 @@ def _rows(
                 state = describe_state(states[name].get(version.number, unknown))
             digest = (version.digest or "-")[:12]
             yield (name, *describe_version(version), digest, escape(apart), escape(state))
+
+
+def _describe_signer(storage: WritableStorage, model: str, version: Version, trust: Trust | None) -> str:
+    """Who signed a version; without keys who the signature says it is by."""
+    if version.signature is None and (trust is None or version.manifest is None):
+        return "-"
+    try:
+        signed = read_signed(storage, f"{model}/{version.number}")
+        if trust is not None:
+            return escape(judge_signature(signed, trust, model=model, version=version.number))
+        return f"{escape(read_claim(signed[0] or b''))}, not verified"
+    except (Unsigned, TooLarge) as exc:
+        return f"[red]{escape(str(exc))}[/]"
 
 
 def _state_of_files(model: Model, version: Version) -> str:

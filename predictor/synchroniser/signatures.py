@@ -43,7 +43,8 @@ class KeptSignatures:
             return
         before = deployment.current
         kept = [(_read_kept(before.folder / str(number)), self._model, number) for number in before.fingerprints]
-        if kept and (reason := find_unsigned(kept, self._trust)):
+        reason = "mirrored without PREDICTOR_SIGNED_BY" if any(None in signed for signed, *_ in kept) else None
+        if reason := reason or find_unsigned(kept, self._trust):
             log.warning(
                 "%s: version %s of the mirror does not serve: %s",
                 self._model,

@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,11 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], memory_bytes: int
 
 if __name__ == "__main__":
     import registry.judgement.completion
-    import registry.judgement.version  # their functions are called in the forks
+    import registry.judgement.version  # noqa: F401 - their functions are called in the forks
     from registry.manifest import load_validator
 
     load_validator()
     if os.environ.get("PREDICTOR_SIGNED_BY"):
-        import registry.signatures.verification
+        import_module("registry.signatures.verification")
 
     main(int(sys.argv[1]))

@@ -24,6 +24,7 @@ from registry.layout import (
     DEFAULT_PROFILE,
     GOLDEN,
     MANIFEST,
+    SIGNATURE,
     TEXT_BYTES,
     find_file_problem,
     golden_name,
@@ -129,14 +130,14 @@ def judge_version(version: Path, texts: Texts, terms: Terms) -> None:
 
 
 def read_texts(version: Path) -> Texts:
-    """The texts of a version in a local folder.
+    """The texts of a version in a local folder, of which its signature is no part.
 
     Raises:
         VersionRejected: one is too large, or a name is not legal.
         OSError: it cannot be read.
     """
     own = {}
-    paths = sorted(version.iterdir())
+    paths = sorted(path for path in version.iterdir() if path.name != SIGNATURE)
     folders = [path for path in paths if is_model_folder(path.name) and path.is_dir() and not path.is_symlink()]
     paths = [path for path in paths if path not in folders]
     for path in (*paths, *(part for folder in folders for part in sorted(folder.iterdir()))):

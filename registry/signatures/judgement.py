@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from registry.errors import Unsigned, VersionRejected
 from registry.judgement.sandbox_process import confined
+from registry.signatures.bundle import read_bundle
 from registry.signatures.trust import Trust
 
 Signed = tuple[bytes | None, bytes | None]  # content of the signature file and of the manifest; None where missing
@@ -35,6 +36,24 @@ def find_unsigned(versions: Sequence[tuple[Signed, str, int]], trust: Trust) -> 
     except VersionRejected as exc:
         return str(exc)
     return None
+
+
+def read_claim(signature: bytes) -> str:
+    """Who a signature says it is by, in words; not verified.
+
+    Raises:
+        Unsigned: it says nothing.
+    """
+    try:
+        claim: str = confined(_read_claim, signature)
+    except VersionRejected as exc:
+        raise Unsigned(str(exc)) from exc
+    return claim
+
+
+def _read_claim(signature: bytes) -> str:
+    key = read_bundle(signature).key
+    return f"key {key[:16]}" if key else "a certificate"
 
 
 def _verify(signed: Signed, trust: Trust, model: str, version: int) -> str:

@@ -17,6 +17,7 @@ from predictor.synchroniser.traffic import Traffic
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing
 from registry.layout import read_layout
+from registry.signatures.trust import Trust
 from registry.storage.reading import FolderStorage, Storage
 
 MODEL = "rows"
@@ -89,13 +90,16 @@ class Reconciled:
 
 
 @contextmanager
-def reconciled(folder: Path, *, triton: str, storage: Storage | None = None, **settings: Any) -> Iterator[Reconciled]:
+def reconciled(
+    folder: Path, *, triton: str, storage: Storage | None = None, trust: Trust | None = None, **settings: Any
+) -> Iterator[Reconciled]:
     """Reconcile the model of a repository.
 
     Args:
         folder: with the repository in `repository`; the mirror is beside it.
         triton: `host:port` of a Triton; it counts as up.
         storage: of the repository; the folder's own where None.
+        trust: whose signatures are required.
         settings: of the synchroniser.
     """
     repository = folder / "repository"
@@ -112,6 +116,7 @@ def reconciled(folder: Path, *, triton: str, storage: Storage | None = None, **s
         status=status,
         clock=clock,
         traffic=Traffic(clock),
+        trust=trust,
     )
     reconciler = ModelReconciler(MODEL, services)
     try:

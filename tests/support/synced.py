@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,11 +122,14 @@ class Synced:
 
 
 @contextmanager
-def start_synced(folder: Path, builds: Mapping[str, Build], **variables: str) -> Iterator[Synced]:
-    """Serve a bucket that holds version 1 of each build."""
+def start_synced(
+    folder: Path, builds: Mapping[str, Build], *, finish: Callable[[Path], object] = id, **variables: str
+) -> Iterator[Synced]:
+    """Serve a bucket that holds version 1 of each build; `finish` gets each folder before it is uploaded."""
     with start_s3(folder / "s3.log") as s3, FaultyProxy(s3.url) as proxy:
         for model, build in builds.items():
             source = write(folder / "first", model, build, number=1)
+            finish(source)
             s3.put(f"{PREFIX}/{model}/config.pbtxt", source.parent / "config.pbtxt")
             s3.upload(source, f"{PREFIX}/{model}/1")
         with start_stack(REPOSITORY, folder / "stack.log", variables=variables_for(s3, proxy) | variables) as stack:
