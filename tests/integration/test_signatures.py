@@ -207,7 +207,10 @@ def test_policy_holds_for_what_the_mirror_has_from_before(tmp_path: Path) -> Non
             assert again.status()["models"]["signed"]["serving"] == ["1"]
             assert "model.sig: missing" in again.wait_for_state(MODEL, 1, "refused")["reason"]
             assert not triton_has(again, MODEL)
-            assert "version 1 of the mirror does not serve: mirrored without PREDICTOR_SIGNED_BY" in again.stack.log.read_text()
+            assert (
+                "version 1 of the mirror does not serve: mirrored without PREDICTOR_SIGNED_BY"
+                in again.stack.log.read_text()
+            )
             synced.s3.put(f"{PREFIX}/{MODEL}/1/{SIGNATURE}", sign(first, old))
             again.wait_for_serving(MODEL, 1)
         with restarted(synced, policy, AWS_ENDPOINT_URL="http://127.0.0.1:9") as again:  # nothing listens there
@@ -216,7 +219,7 @@ def test_policy_holds_for_what_the_mirror_has_from_before(tmp_path: Path) -> Non
         with restarted(synced, policy) as again:
             again.wait_for_serving(MODEL, 1)
             (policy / old.public.name).unlink()  # the key is taken back, and the synchroniser alone is started again
-            again.part("predictor synchroniser").kill()
+            again.part("synchroniser").kill()
             reason = again.wait_for_state(MODEL, 1, "refused")["reason"]
             assert f"signed by key '{old.fingerprint}', expected key {key.fingerprint}" in reason
             again.wait_for(lambda: not triton_has(again, MODEL))

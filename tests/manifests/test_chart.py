@@ -28,7 +28,7 @@ pytestmark = [needs_kubectl, needs_helm]
 
 _TIMEOUT_S = 120
 # Components that change the same pod, some the same lists.
-OF_THE_POD = ("production", "gpu", "keda", "aws", "keys", "caBundle", "alb")
+OF_THE_POD = ("production", "gpu", "keda", "aws", "keys", "caBundle", "signed", "alb")
 NAMESPACE = "vision"
 REGISTRY = "registry.acme.example"
 # The quota of production for GPUs.
@@ -488,8 +488,9 @@ def test_notes_have_the_labels_of_the_namespace(mode: str, chart: Path, tmp_path
         ((), {"secret generic nereid-triton", "secret generic nereid-s3"}),
         (("aws", "keys"), {"secret generic nereid-triton", "secret generic nereid-keys"}),
         (("aws", "caBundle"), {"secret generic nereid-triton", "configmap nereid-ca"}),
+        (("aws", "signed"), {"secret generic nereid-triton", "configmap nereid-signers"}),
     ],
-    ids=["", "keys", "ca"],
+    ids=["", "keys", "ca", "signed"],
 )
 def test_notes_have_the_secrets_that_the_user_creates(
     on: tuple[str, ...], wanted: set[str], chart: Path, tmp_path: Path

@@ -92,7 +92,7 @@ def test_order_has_no_effect(names: tuple[str, ...], tmp_path: Path) -> None:
     assert in_order(combine(names, tmp_path / "a")) == in_order(combine(tuple(backwards), tmp_path / "b"))
 
 
-@pytest.mark.parametrize("names", list(permutations(("aws", "keys", "ca-bundle"))), ids="-".join)
+@pytest.mark.parametrize("names", list(permutations(("aws", "keys", "ca-bundle", "signed")))[::3], ids="-".join)
 def test_secrets_and_files_exist_in_every_order(names: tuple[str, ...], tmp_path: Path) -> None:
     (pod,) = pods_of(combine(names, tmp_path))
     by_name = {each["name"]: each for each in containers_of(pod)}
@@ -100,10 +100,12 @@ def test_secrets_and_files_exist_in_every_order(names: tuple[str, ...], tmp_path
     mounted = {name: {mount["mountPath"] for mount in each["volumeMounts"]} for name, each in by_name.items()}
     assert "/keys" in mounted["transformer-container"]
     assert "/etc/nereid" in mounted["transformer-container"] & mounted["synchroniser"]
-    assert not mounted["kserve-container"] & {"/keys", "/etc/nereid"}
+    assert "/signers" in mounted["synchroniser"]
+    assert not mounted["kserve-container"] & {"/keys", "/etc/nereid", "/signers"}
+    assert "/signers" not in mounted["transformer-container"]
 
 
-@pytest.mark.parametrize("late", ["keys", "aws", "gpu", "production", "ca-bundle", "keda", "cpu-triton"])
+@pytest.mark.parametrize("late", ["keys", "aws", "gpu", "production", "ca-bundle", "signed", "keda", "cpu-triton"])
 def test_component_after_the_copy_of_the_pod_is_rejected(late: str, tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="no matches for Id InferenceService"):
         combine(("deployment", late), tmp_path)
