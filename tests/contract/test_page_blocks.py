@@ -24,6 +24,7 @@ CLIENTS = "tests/integration/test_clients.py"
 SUPERVISION = "tests/unit/test_supervision.py"
 DAY_2 = "tests/cluster/test_day2.py"
 KNATIVE = "tests/cluster/test_knative.py"
+SIGNATURES = "tests/integration/test_signatures.py"
 OVERLAYS = "tests/manifests/test_page_overlays.py"
 
 DRAWING = "a drawing, a layout or a formula"
@@ -133,6 +134,12 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING], "In a container": [AWS]},
     "docs/releases.md": {"Take a release": [OVERLAYS]},
     "docs/sagemaker.md": {"SageMaker": [AWS, STANDALONE], "Asynchronous, serverless": [AWS]},
+    "docs/signed-models.md": {
+        "Signed models": [SIGNATURES, SIGNATURES, SIGNATURES],
+        "The official program": [SIGNATURES],
+        "On a cluster": ["tests/manifests/test_components.py", BY_HAND_NOT],
+        "Rotation, revocation": [SIGNATURES],
+    },
     "docs/sizing.md": {
         "Sizing": [COMMANDS],
         "Mirror": [DRAWING],
