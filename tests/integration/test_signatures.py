@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,14 +22,17 @@ from registry.errors import Unsigned
 from registry.layout import MANIFEST, SIGNATURE, TEXT_BYTES
 from registry.signatures.judgement import judge_signature
 from registry.signatures.trust import read_trust
+from tests.support.pages import blocks_of
 from tests.support.reconciled import MODEL
 from tests.support.responded import stale
 from tests.support.signed import Key, issue, make_key, model_signing, sign
-from tests.support.stack import PATIENCE_S, ROOT, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack
 from tests.support.synced import PREFIX, REPOSITORY, Synced, start_synced, variables_for
+from tests.support.terminal import open_terminal
 from tests.support.versions import Build, write
 
 FIRST = Build(1)
+PAGE = ROOT / "docs/signed-models.md"
 PASSWORD = "hello-there"
 
 
@@ -407,3 +411,31 @@ def test_key_is_tried_before_anything_is_uploaded(
     )
     assert says is None or says in said.err
     assert PASSWORD not in said.out + said.err
+
+
+def test_commands_of_the_page_run(tmp_path: Path) -> None:
+    terminal = open_terminal(tmp_path, free_ports(), POLL_S="0.5")
+    first, second, third = (newest_of_checkout(each) for each in blocks_of(PAGE, "Signed models"))
+    terminal.run(first)
+    command = "nereid serve --repository signed --signed-by release.pub"
+    assert f"`{command}`" in PAGE.read_text()
+    with terminal.leave_running(command, until="Ctrl-C"):
+        published, versions, status = re.split(r"^(?=\$ )", second, flags=re.MULTILINE)[1:]
+        terminal.run(published)
+        terminal.run(versions)
+        terminal.run("$ until curl -s http://localhost:8080/status | grep -q model.sig; do sleep 0.1; done\n")
+        terminal.run(status)
+        terminal.run(third)
+        terminal.run(
+            '$ until curl -s http://localhost:8080/status | grep -q \'"serving":\\["2"\'; do sleep 0.1; done\n'
+        )
+    (official,) = blocks_of(PAGE, "The official program")
+    (rotation,) = blocks_of(PAGE, "Rotation, revocation")
+    terminal.run(official)
+    terminal.run(rotation)
+
+
+def newest_of_checkout(block: str) -> str:
+    """A block with the number of the newest version of digits that this checkout has, which the page calls 1."""
+    newest = max(int(each.name) for each in (ROOT / "model_repository/digits").glob("*") if each.name.isdecimal())
+    return block.replace("model_repository/digits/1", f"model_repository/digits/{newest}")

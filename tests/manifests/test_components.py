@@ -26,6 +26,7 @@ from tests.manifests.rendering import (
     with_components,
 )
 from tests.manifests.rules import objects
+from tests.support.pages import blocks_of
 
 pytestmark = needs_kubectl
 
@@ -200,3 +201,18 @@ def test_missing_requirement_of_a_component_is_reported(tmp_path: Path) -> None:
     assert "SecretStore acme-nereid is not rendered" in found or "SecretStore nereid is not rendered" in found
     with pytest.raises(RenderError, match="ingressClassName"):
         combine(("service", "ingress", "alb-grpc"), tmp_path / "alb")
+
+
+def test_signed_models_are_those_of_the_page(tmp_path: Path) -> None:
+    block, _ = blocks_of(MANIFESTS.parent / "docs/signed-models.md", "On a cluster")
+    (tmp_path / "release.pub").write_text("x")
+    head = {key: value for key, value in yaml.safe_load(block).items() if key != "components"}
+    assert "components/signed" in block
+    rendered = render_over("overlays/standard", head | with_components(tmp_path, "signed"), tmp_path)
+    (pod,) = pods_of(rendered)
+    (volume,) = (each for each in pod["volumes"] if each["name"] == "signers")
+    (files,) = (
+        each for each in rendered.of_kind("ConfigMap") if each["metadata"]["name"] == volume["configMap"]["name"]
+    )
+    assert files["data"] == {"release.pub": "x"}
+    assert files["metadata"]["name"] != "nereid-signers"  # other keys roll the pods

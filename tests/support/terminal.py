@@ -24,7 +24,15 @@ from tests.support.stack import PATIENCE_S, ROOT
 
 _NOT_COPIED = {"output", "shared"}
 # Files that make would install or make first; the tests have them already.
-_THERE = (".venv/.stack", ".venv/.s3", ".venv/.loadtest", ".venv-triton/.installed", "models", "models-fp32")
+_THERE = (
+    ".venv/.stack",
+    ".venv/.s3",
+    ".venv/.loadtest",
+    ".venv/.signing",
+    ".venv-triton/.installed",
+    "models",
+    "models-fp32",
+)
 # The longest first: what stands in for a figure is no figure.
 _FIGURES = (
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",

@@ -110,10 +110,16 @@ def test_signature_of_something_else_is_rejected(key: Key, trust: Trust, resourc
 
 
 def test_statement_of_another_kind_is_rejected(key: Key, trust: Trust) -> None:
-    for members in ({"_type": "x"}, {"predicateType": "https://slsa.dev/provenance/v1"}, {"predicate": []}):
+    kinds: tuple[dict[str, Any], ...] = (
+        {"_type": "x"},
+        {"predicateType": "https://slsa.dev/provenance/v1"},
+        {"predicate": []},
+    )
+    for members in kinds:
         with pytest.raises(VersionRejected):
             check(sign(key, statement(resource(), **members)), trust)
-    for whole in ([], "x", 1, None):
+    wholes: tuple[Any, ...] = ([], "x", 1, None)
+    for whole in wholes:
         with pytest.raises(VersionRejected, match="expected an object"):
             check(sign(key, whole), trust)
 
