@@ -68,7 +68,7 @@ def _sign(storage: WritableStorage, signer: Signer, trust: Trust | None, model: 
 
 
 def check_place(manifest: Mapping[str, Any], model: str, number: int) -> None:
-    """Check that a manifest is that of its folder: no synchroniser accepts another one, whoever signs it.
+    """Check that a manifest is that of its folder: no synchroniser accepts another one, by any key.
 
     Raises:
         VersionRejected: it is another one's.

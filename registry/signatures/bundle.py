@@ -43,7 +43,7 @@ def read_bundle(data: bytes) -> Bundle:
     """Parse a signature file.
 
     Raises:
-        VersionRejected: it is none of model-signing, or of a kind that is not accepted.
+        VersionRejected: model-signing would not write it, or of a kind that is not accepted.
     """
     content = parse_object(data, SIGNATURE)
     if (kind := content.get("mediaType")) != _MEDIA_TYPE:
@@ -107,7 +107,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     """Parse JSON.
 
     Raises:
-        VersionRejected: it is none, or no object.
+        VersionRejected: it is invalid, or no object.
     """
     try:
         content = json.loads(data)

@@ -143,7 +143,7 @@ def _read_trusted(trust: Trust) -> _Trusted:
             elif kind == "CERTIFICATE":
                 certificates.append((_load(x509.load_pem_x509_certificate, pem, file), file))
             else:
-                secret = ": a private key belongs to whoever signs" if "PRIVATE" in kind else ""
+                secret = ": a private key is for the signer alone" if "PRIVATE" in kind else ""
                 raise VersionRejected(f"{file}: got {kind}, expected {_EXPECTED}{secret}")
     return _Trusted(keys, certificates)
 

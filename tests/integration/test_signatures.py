@@ -156,7 +156,7 @@ def test_version_that_is_signed_by_another_key_serves_on(signed: Signed) -> None
     kept = next(iter((synced.mirror / "models" / MODEL).glob(f"301/{SIGNATURE}")))
     synced.s3.put(key, again := sign(folder, signed.other))
     synced.wait_for(lambda: kept.read_bytes() == again)
-    # One that is not valid is not taken over, and told.
+    # One that is not valid is not taken over, and reported.
     synced.s3.put(key, b"{}")
     error = synced.wait_for(lambda: synced.status()["models"][MODEL]["error"])
     assert error.startswith("version 301 serves with the signature from before; a fresh instance rejects it: model.sig")

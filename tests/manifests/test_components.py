@@ -210,7 +210,7 @@ def test_signed_models_are_those_of_the_page(tmp_path: Path) -> None:
     assert "components/signed" in block
     rendered = render_over("overlays/standard", head | with_components(tmp_path, "signed"), tmp_path)
     (pod,) = pods_of(rendered)
-    (volume,) = (each for each in pod["volumes"] if each["name"] == "signers")
+    (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "signers")
     (files,) = (
         each for each in rendered.of_kind("ConfigMap") if each["metadata"]["name"] == volume["configMap"]["name"]
     )
