@@ -42,6 +42,13 @@ def test_listing_over_a_limit_keeps_the_newest_versions(monkeypatch: pytest.Monk
     }
 
 
+def test_signature_is_no_file_of_its_version() -> None:
+    models, ignored = read_layout(listing("a/1/model.onnx", "a/1/model.sig", "a/2/model.sig", "a/1/other.sig"))
+    assert (set(models["a"].versions), set(models["a"].versions[1])) == ({1}, {"model.onnx"})
+    assert {number: item.key for number, item in models["a"].signatures.items()} == {1: "a/1/model.sig"}
+    assert set(ignored) == {"a/1/other.sig"}
+
+
 def test_known_models_stay_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listings, "MAX_MODELS", 2)
     models, _ = read_layout(listing("a/1/model.onnx", "b/1/model.onnx", "z/1/model.onnx"))

@@ -1,10 +1,12 @@
 """The ledger of the versions of a model, and which entries outlive the process or the version."""
 
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, Activation, VersionLedger
 from predictor.synchroniser.records import Records
+from registry.layout import Object
 
 
 def ledger_of(folder: Path) -> VersionLedger:
@@ -34,6 +36,21 @@ def test_listing_forgets_versions_that_are_neither_listed_nor_serve(tmp_path: Pa
         assert (each.rejected.get("listed"), each.rejected.get("gone")) == ("no", None)
         assert [each.unverified.get(key) for key in ("listed", "serves", "gone")] == ["no golden input"] * 2 + [None]
     assert (set(ledger.postponed), set(ledger.incompatible), set(ledger.validated)) == ({"listed"},) * 3
+
+
+def test_version_is_unsigned_until_its_signature_changes(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path)
+    first, second = (Object("rows/1/model.sig", 1, etag, datetime.now(UTC)) for etag in ("first", "second"))
+    for known, other in ((None, first), (first, second), (second, None)):
+        ledger.set_unsigned("a", "not signed", known)
+        ledger.forget_unsigned({"a": known})
+        assert (ledger.unusable, ledger.unsigned) == ({"a"}, {"a": "not signed"})
+        ledger.forget_unsigned({"a": other})
+        assert ledger.unusable == set()
+    ledger.set_unsigned("a", "not signed", None)
+    assert ledger_of(tmp_path).unusable == set()  # with other keys, perhaps
+    ledger.clear()
+    assert ledger.unusable == set()
 
 
 def test_version_is_incomplete_until_the_next_listing(tmp_path: Path) -> None:

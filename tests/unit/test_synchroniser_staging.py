@@ -3,12 +3,12 @@
 import io
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -19,9 +19,10 @@ from predictor.synchroniser.staging import Candidate, stage
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
 from registry.golden import read_golden
-from registry.layout import read_layout
+from registry.layout import SIGNATURE, Object, read_layout
 from registry.storage.reading import FolderStorage
 from tests.support.models import build_identity
+from tests.support.versions import Build, write
 
 ONNX = 'backend: "onnxruntime"'
 PLANS = 'backend: "tensorrt" cc_model_filenames { key: "9.0" value: "model.cc90.plan" }'
@@ -234,3 +235,40 @@ def test_equal_content_under_two_numbers_is_two_versions(tmp_path: Path) -> None
     folders, _ = read_layout(objects)
     candidates = [Candidate("rows", number, folders["rows"], None, profile="fp32", cpus=2) for number in (1, 2)]
     assert len({candidate.fingerprint for candidate in candidates}) == 2
+
+
+def test_version_that_is_signed_again_is_the_same_version(tmp_path: Path) -> None:
+    folder = write(tmp_path, "rows", Build(1))
+
+    def fingerprint() -> str:
+        folders, _ = read_layout(FolderStorage(tmp_path).walk())
+        return Candidate("rows", 1, folders["rows"], None, profile="fp32", cpus=2).fingerprint
+
+    before = fingerprint()
+    (folder / SIGNATURE).write_text("{}")
+    assert fingerprint() == before
+
+
+class Forging(FolderStorage):
+    """A storage that gives another config.pbtxt where it is read first."""
+
+    def __init__(self, root: Path, text: bytes) -> None:
+        super().__init__(root)
+        self._texts = [text]
+
+    @contextmanager
+    def open(self, source: Object) -> Iterator[BinaryIO]:
+        if source.key.endswith("/1/config.pbtxt") and self._texts:
+            yield io.BytesIO(self._texts.pop())
+        else:
+            with super().open(source) as stream:
+                yield stream
+
+
+def test_config_that_is_judged_is_the_one_that_the_manifest_lists(tmp_path: Path) -> None:
+    folder = write(tmp_path / "repository", "rows", Build(1))
+    storage = Forging(tmp_path / "repository", (folder / "config.pbtxt").read_bytes().replace(b"build-1-", b"forged-"))
+    folders, _ = read_layout(storage.walk())
+    candidate = Candidate("rows", 1, folders["rows"], None, profile="fp32", cpus=2)
+    with pytest.raises(VersionRejected, match=r"config.pbtxt: sha256 got"):
+        stage(storage, candidate, tmp_path / "target", reserve=lambda _: nullcontext(), count=lambda _: None)
