@@ -65,8 +65,10 @@ def open_signer(args: Namespace, folder: Path) -> Signer | None:
         if args.certificates is None:
             config.use_elliptic_key_signer(private_key=args.sign, password=password.encode() if password else None)
         else:
-            own, *issuers = _split(args.certificates, folder)
-            config.use_certificate_signer(private_key=args.sign, signing_certificate=own, certificate_chain=issuers)
+            own, *issuers = _split(args.certificates, folder)  # a chain of none is an error of model-signing
+            config.use_certificate_signer(
+                private_key=args.sign, signing_certificate=own, certificate_chain=issuers or [own]
+            )
         signer = Signer(config, folder)
         signer.sign(b"")
     except (ValueError, TypeError, AttributeError) as exc:  # of the key's format and password
