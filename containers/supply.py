@@ -1,0 +1,62 @@
+"""The programs that describe, scan and sign images, which `make` installs into .venv-tools."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from containers.base_stand_in import BuildError, run
+from containers.build import ROOT
+
+BIN = ROOT / ".venv-tools" / "bin"
+SBOMS = ROOT / "output" / "sbom"
+# None of them looks for a newer one of itself.
+os.environ.update(SYFT_CHECK_FOR_APP_UPDATE="false", GRYPE_CHECK_FOR_APP_UPDATE="false")
+
+
+def find_program(name: str) -> str:
+    """A program of .venv-tools, or of the machine.
+
+    Raises:
+        BuildError: it is missing.
+    """
+    own = BIN / name
+    found = str(own) if own.exists() else shutil.which(name)
+    if found is None:
+        raise BuildError(
+            f"{name}: got none, expected it in {BIN.relative_to(ROOT)} or PATH; next: make {_target(name)}"
+        )
+    return found
+
+
+def _target(name: str) -> str:
+    return f".venv-tools/bin/{name}"
+
+
+def call(program: str, *arguments: str, what: str) -> str:
+    """Run a program of these, and return what it prints on standard output.
+
+    Raises:
+        BuildError: it is missing, or failed.
+    """
+    done = run([find_program(program), *arguments])
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-40:])
+        raise BuildError(f"{what}: {program} got exit status {done.returncode}, expected 0:\n{last}")
+    return done.stdout
+
+
+def sbom_of(image: str, folder: Path = SBOMS) -> Path:
+    """The file with the SBOM of an image."""
+    return folder / f"{image}.cdx.json"
+
+
+def end(step: Callable[[], None]) -> int:
+    """Run a step; 1 where it fails, with the reason on standard error."""
+    try:
+        step()
+    except (BuildError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
