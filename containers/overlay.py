@@ -1,7 +1,7 @@
 """`make deploy`: write the digests of pushed images into an overlay, and commit nothing.
 
-As `kustomize edit set image` does, which kubectl lacks: and, unlike it, it fails where the overlay does not come to name
-what was pushed. All else in the file, comments too, stays as it is.
+As `kustomize edit set image` does, which kubectl lacks, but it fails where the overlay does not come to name what was
+pushed. All else in the file, comments too, stays as it is.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from containers.digests import read_digests
 from containers.supply import end
 
 KUSTOMIZATION = "kustomization.yaml"
+_REPLACED = ("name", "newName", "newTag", "digest")
 _IMAGE = re.compile(r"^\s*(?:- )?image: [\"']?([^\s\"']+)", re.MULTILINE)
 
 
@@ -73,18 +74,18 @@ def set_images(text: str, pushed: Mapping[str, str]) -> tuple[str, list[str]]:
     lines = text.splitlines(keepends=True)
     written = []
     for entry in reversed(_entries(text)):
-        fields = {key.value: (key, value) for key, value in entry.value}
-        name = fields["name"][1].value if "name" in fields else ""
+        places = {key.value: key.start_mark.line for key, _ in entry.value}
+        name = next((value.value for key, value in entry.value if key.value == "name"), "")
         if name not in pushed:
             continue
         written.append(name)
         registry, _, digest = pushed[name].partition("@")
-        indent = " " * fields["name"][0].start_mark.column
-        last = fields["name"][1].end_mark.line
-        for key in ("newName", "newTag", "digest"):
-            if key in fields:
-                lines[fields[key][0].start_mark.line] = ""
-        lines[last] = f"{lines[last].rstrip()}\n{indent}newName: {registry}\n{indent}digest: {digest}\n"
+        start, column = entry.start_mark.line, entry.start_mark.column
+        replaced = {places[key] for key in _REPLACED if key in places}
+        kept = [" " * column + lines[n][column:] for n in range(start, max(places.values()) + 1) if n not in replaced]
+        new = [f"name: {name}", f"newName: {registry}", f"digest: {digest}"]
+        head = [(lines[start][:column] if line is new[0] else " " * column) + f"{line}\n" for line in new]
+        lines[start : max(places.values()) + 1] = head + kept
     return "".join(lines), written[::-1]
 
 

@@ -21,6 +21,8 @@ from containers.digests import read_digests
 from containers.supply import SBOMS, call, end, sbom_of
 
 ENVIRONMENT = "environment"  # .venv, beside the images
+# The packages alone, not the libraries of others that are compiled into some of them, which take most of the time.
+_INSTALLED = ("--override-default-catalogers", "python-installed-package-cataloger")
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def _write_all(options: argparse.Namespace) -> None:
         began = time.monotonic()
         target = sbom_of(name)
         if name == ENVIRONMENT:
-            write_sbom(f"dir:{ROOT / '.venv'}", target, name, named)
+            write_sbom(f"dir:{ROOT / '.venv'}", target, name, named, *_INSTALLED)
         elif options.digests:
             write_sbom(f"registry:{named}", target, name, named)
         else:
@@ -57,10 +59,10 @@ def _write_all(options: argparse.Namespace) -> None:
 def _named(options: argparse.Namespace) -> dict[str, str]:
     """What is described: the names of files, and of images."""
     if options.digests:
-        return {**read_digests(options.digests), ENVIRONMENT: version()}
+        return {**read_digests(options.digests), ENVIRONMENT: f".venv of {version()}"}
     wanted = [each.name for each in IMAGES if options.only in {"", each.name} and native_platform() in each.platforms]
     named = {name: f"{options.registry.rstrip('/')}/{name}:{options.tag}" for name in wanted}
-    return named if options.only else {**named, ENVIRONMENT: version()}
+    return named if options.only else {**named, ENVIRONMENT: f".venv of {version()}"}
 
 
 def _write_local(engine: str, named: str, target: Path, name: str) -> None:
@@ -72,7 +74,7 @@ def _write_local(engine: str, named: str, target: Path, name: str) -> None:
         write_sbom(f"docker-archive:{archive}", target, name, named)
 
 
-def write_sbom(source: str, target: Path, name: str, of_version: str) -> None:
+def write_sbom(source: str, target: Path, name: str, of_version: str, *options: str) -> None:
     """Describe an image or a folder.
 
     Args:
@@ -80,12 +82,13 @@ def write_sbom(source: str, target: Path, name: str, of_version: str) -> None:
         target: the file that is written.
         name: of what is described, without `nereid/`.
         of_version: its name with tag or digest.
+        options: of syft.
 
     Raises:
         BuildError: syft is missing, or failed.
     """
     named = ["--source-name", f"nereid/{name}", "--source-version", of_version]
-    call("syft", "scan", source, *named, "--quiet", "--output", f"cyclonedx-json={target}", what=of_version)
+    call("syft", "scan", source, *named, *options, "--quiet", "--output", f"cyclonedx-json={target}", what=of_version)
 
 
 def count_packages(path: Path) -> dict[str, int]:

@@ -25,9 +25,7 @@ def main() -> int:
     parser.add_argument("step", choices=["sign", "verify"])
     parser.add_argument("--digests", type=Path, required=True, help="the file of make images PUSH=1")
     parser.add_argument("--sign", default="", help=f"sign: a private key of cosign, or {KEYLESS}")
-    parser.add_argument(
-        "--signed-by", default="", help="verify: a public key, or <identity>@@<issuer> of a keyless one"
-    )
+    parser.add_argument("--signed-by", default="", help="verify: a public key, or <identity>@@<issuer>")
     options = parser.parse_args()
     if not (options.sign if options.step == "sign" else options.signed_by):
         parser.error("SIGN, SIGNED_BY: missing; see docs/pipelines.md")

@@ -25,13 +25,9 @@ def find_program(name: str) -> str:
     found = str(own) if own.exists() else shutil.which(name)
     if found is None:
         raise BuildError(
-            f"{name}: got none, expected it in {BIN.relative_to(ROOT)} or PATH; next: make {_target(name)}"
+            f"{name}: got none, expected it in PATH, or in {BIN.relative_to(ROOT)}, where make installs it"
         )
     return found
-
-
-def _target(name: str) -> str:
-    return f".venv-tools/bin/{name}"
 
 
 def call(program: str, *arguments: str, what: str) -> str:
