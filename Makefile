@@ -178,7 +178,7 @@ profiles: USAGE = MODEL=<name>
 sign: USAGE = SIGN=<private key> REPOSITORY=<s3://bucket/prefix or a folder>
 images-login: USAGE = REGISTRY=<account>.dkr.ecr.<region>.amazonaws.com/<prefix>
 images-sign: USAGE = DIGESTS=<file of make images> SIGN=<private key of cosign, or keyless>
-images-verify: USAGE = DIGESTS=<file of make images> SIGNED_BY=<public key, or identity@@issuer>
+images-verify: USAGE = DIGESTS=<file of make images> COSIGNED_BY=<public key, or identity@@issuer>
 deploy: USAGE = OVERLAY=<folder> DIGESTS=<file of make images>
 propose: USAGE = OVERLAY=<folder> BRANCH=<new name>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
@@ -243,8 +243,8 @@ images-scan: .venv/.stack $(call built,grype) ## Known vulnerabilities of what m
 images-sign: need-DIGESTS need-SIGN .venv/.stack $(call built,cosign) ## Sign pushed images and their SBOMs with cosign (DIGESTS, SIGN=<private key>|keyless)
 	@$(BIN)/python -m containers.sign sign --digests "$(DIGESTS)" --sign "$(SIGN)"
 
-images-verify: need-DIGESTS need-SIGNED_BY .venv/.stack $(call built,cosign) ## Verify those signatures (DIGESTS, SIGNED_BY=<public key>|<identity>@@<issuer>)
-	@$(BIN)/python -m containers.sign verify --digests "$(DIGESTS)" --signed-by "$(SIGNED_BY)"
+images-verify: need-DIGESTS need-COSIGNED_BY .venv/.stack $(call built,cosign) ## Verify those signatures (DIGESTS, COSIGNED_BY=<public key>|<identity>@@<issuer>)
+	@$(BIN)/python -m containers.sign verify --digests "$(DIGESTS)" --signed-by "$(COSIGNED_BY)"
 
 deploy: need-OVERLAY need-DIGESTS .venv/.stack ## Write the digests of pushed images into an overlay; commits nothing (OVERLAY, DIGESTS)
 	@$(BIN)/python -m containers.overlay --overlay "$(OVERLAY)" --digests "$(DIGESTS)"

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--signed-by", default="", help="verify: a public key, or <identity>@@<issuer>")
     options = parser.parse_args()
     if not (options.sign if options.step == "sign" else options.signed_by):
-        parser.error("SIGN, SIGNED_BY: missing; see docs/pipelines.md")
+        parser.error("SIGN, COSIGNED_BY: missing; see docs/pipelines.md")
     if options.step == "sign":
         return end(partial(_sign_all, options.digests, options.sign))
     return end(partial(_verify_all, options.digests, options.signed_by))
