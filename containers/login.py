@@ -35,7 +35,7 @@ def login(registry: str, engine: str = "") -> None:
     """Log the engine in to a registry of ECR.
 
     Raises:
-        BuildError: it is none of ECR, AWS gives no token, or the engine does not take it.
+        BuildError: it is not of ECR, AWS gives no token, or the engine does not take it.
     """
     host = registry.partition("/")[0]
     user, password = read_token(host)
@@ -55,7 +55,7 @@ def read_token(host: str) -> tuple[str, str]:
     """User and password for a registry of ECR.
 
     Raises:
-        BuildError: it is none of ECR, or AWS gives no token.
+        BuildError: it is not of ECR, or AWS gives no token.
     """
     found = _ECR.fullmatch(host)
     if found is None:

@@ -11,6 +11,7 @@ LOCKS = (
     "requirements/build-constraints.txt",
     "requirements/constraints.txt",
     "requirements/installer.txt",
+    "requirements/tools/syft.txt",
     "requirements/torch-cpu.txt",
     "predictor/requirements.txt",
     "tests/e2e/compose/requirements.txt",

@@ -34,6 +34,7 @@ TORCH = "needs torch: tests/export runs the same commands with other models"
 TENSORFLOW = "needs TensorFlow: tests/export/test_export_keras.py runs the same exports"
 LONG = "takes minutes to hours; its program is run by tests/tools with less"
 REGISTRY = "needs a registry to push to: tests/unit/test_images_command.py has the commands that are run"
+PIPELINES = "needs a registry, a bucket and a cluster: tests/contract/test_pipelines.py has the commands"
 STANDALONE = "needs podman: tests/e2e/test_standalone.py runs the image like that"
 AWS = "needs an account of AWS"
 WITHOUT_SHM = "was printed by Triton where there is no /dev/shm, in a namespace of its own"
@@ -117,6 +118,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     },
     "docs/model-lifecycle.md": {"Model lifecycle": [COMMANDS, COMMANDS]},
     "docs/models.md": {"Add a model": [COMMANDS], "torch without CUDA": [OUTSIDE]},
+    "docs/pipelines.md": {"Pipelines": [PIPELINES, PIPELINES], "Try the files here": [INSTALLS]},
     "docs/production-on-eks.md": {
         "Production on EKS": [AWS],
         "1. What must be there": [AWS],

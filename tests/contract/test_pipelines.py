@@ -175,7 +175,7 @@ SCHEMAS = {
 
 
 def judge_schema(path: Path, schema: str) -> "subprocess.CompletedProcess[str]":
-    command = [BIN / "check-jsonschema", "--builtin-schema", schema, path]
+    command: list[str | Path] = [BIN / "check-jsonschema", "--builtin-schema", schema, path]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -192,7 +192,13 @@ def test_file_fits_its_schema(path: str, tmp_path: Path) -> None:
 
 
 def judge_workflows(folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [BIN / "zizmor", "--offline", "--persona", "pedantic", "--format", "plain", folder / ".github"]
+    command: list[str | Path] = [
+        BIN / "zizmor",
+        "--offline",
+        "--persona=pedantic",
+        "--format=plain",
+        folder / ".github",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
