@@ -118,7 +118,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     },
     "docs/model-lifecycle.md": {"Model lifecycle": [COMMANDS, COMMANDS]},
     "docs/models.md": {"Add a model": [COMMANDS], "torch without CUDA": [OUTSIDE]},
-    "docs/pipelines.md": {"Pipelines": [PIPELINES, PIPELINES], "Try the files here": [INSTALLS]},
+    "docs/pipelines.md": {"Pipelines": [PIPELINES], "Try the files here": [INSTALLS]},
     "docs/production-on-eks.md": {
         "Production on EKS": [AWS],
         "1. What must be there": [AWS],
