@@ -54,12 +54,20 @@ def checkout(tmp_path: Path) -> Path:
     subprocess.run(commit, cwd=tmp_path, check=True)
     remote = ["git", "remote", "add", "origin", "https://gitlab.test/acme/vision.git"]
     subprocess.run(remote, cwd=tmp_path, check=True)
+    subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], cwd=tmp_path, check=True)
     return tmp_path
 
 
 @pytest.mark.parametrize("source", STARTED)
 def test_gitlab_has_the_jobs_of_what_started_it(checkout: Path, source: str) -> None:
     assert listed(checkout, source) == STARTED[source]
+
+
+def test_gitlab_takes_a_commit_of_weights_for_one_of_a_model(checkout: Path) -> None:
+    (checkout / "weights").mkdir()
+    (checkout / "weights" / "parts.onnx").write_text("new")
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    assert listed(checkout, "push") == STARTED["push"] + STARTED["web"]
 
 
 def test_gitlab_resolves_the_file(checkout: Path) -> None:
