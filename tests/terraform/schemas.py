@@ -73,7 +73,7 @@ def read(package: Path) -> tuple[str, str, Schema]:
     about = json.loads((package / "package.json").read_text())
     provider = about.get("cdktn", about["cdktf"])["provider"]
     name = provider["name"].rpartition("/")[2]
-    found: dict[str, Any] = {"source": provider["name"], "provider": {}, **{kind: {} for kind in _KINDS.values()}}
+    found: dict[str, Any] = {"provider": {}, **{kind: {} for kind in _KINDS.values()}}
     for folder in filter(Path.is_dir, sorted((package / "lib").iterdir())):
         for base, type_name, block in Bindings(folder, nested_attributes=name in _NESTED_ATTRIBUTES).schemas():
             if base == "TerraformProvider":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.terraform import registry, schemas
 _REGISTRY = "https://registry.terraform.io/.well-known/terraform.json"
 _REACHED_WITHIN_S = 5
 _TIMEOUT_S = 900
+_TYPE = re.compile(r'^\s*(?:resource|data|ephemeral) "(\w+)"', re.MULTILINE)
 # Terraform's own, and hashes of the published providers, which the schemas of npm do not have.
 _LEFT_OUT = shutil.ignore_patterns(".terraform", "*.tfstate*", ".terraform.lock.hcl")
 
@@ -109,9 +111,16 @@ def _own(copy: Path, modules: Path) -> Iterator[Workspace]:
         workspace = Workspace(copy, {**environment(), "TF_CLI_CONFIG_FILE": str(configuration)}, published=False)
         try:
             workspace.run("init", "-backend=false", "-input=false", "-no-color")
+            workspace.environment["SCHEMAS_OF"] = ",".join(_types_in(copy))
             yield workspace
         finally:
             configuration.unlink()
+
+
+def _types_in(folder: Path) -> list[str]:
+    """Types of resources and data sources that a configuration and its modules, installed below it, have."""
+    texts = (path.read_text() for path in folder.rglob("*.tf"))
+    return sorted({name for text in texts for name in _TYPE.findall(text)})
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 // A provider that has nothing but a schema: the file schema.json beside its own executable, in the form of
 // `terraform providers schema -json`. Terraform verifies a configuration with it, and plans and applies one where
-// `mock_provider` stands for the provider; it creates and reads nothing.
+// `mock_provider` stands for the provider; it creates and reads nothing. SCHEMAS_OF, if set, has the types of resources
+// that it knows: Terraform needs a second for what a configuration does not use.
 package main
 
 import (
@@ -10,7 +11,10 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
+	"strings"
+	"sync"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
@@ -47,7 +51,6 @@ type schema struct {
 }
 
 type providerSchemas struct {
-	Source     string            `json:"source"`
 	Provider   schema            `json:"provider"`
 	Meta       schema            `json:"provider_meta"`
 	Resources  map[string]schema `json:"resource_schemas"`
@@ -111,8 +114,12 @@ func ofBlock(found block) (*tfprotov6.SchemaBlock, error) {
 }
 
 func ofSchemas(found map[string]schema) (map[string]*tfprotov6.Schema, error) {
+	wanted := os.Getenv("SCHEMAS_OF")
 	made := map[string]*tfprotov6.Schema{}
 	for name, each := range found {
+		if wanted != "" && !slices.Contains(strings.Split(wanted, ","), name) {
+			continue
+		}
 		inner, err := ofBlock(each.Block)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -134,15 +141,19 @@ func sorted[V any](found map[string]V) []string {
 // What Terraform does not call beside `mock_provider` is left to the embedded interface, which is nil.
 type provider struct {
 	tfprotov6.ProviderServer
-	schemas *tfprotov6.GetProviderSchemaResponse
+	schemas func() (*tfprotov6.GetProviderSchemaResponse, error)
 }
 
 func (p provider) GetProviderSchema(context.Context, *tfprotov6.GetProviderSchemaRequest) (*tfprotov6.GetProviderSchemaResponse, error) {
-	return p.schemas, nil
+	return p.schemas()
 }
 
 func (p provider) ValidateProviderConfig(_ context.Context, request *tfprotov6.ValidateProviderConfigRequest) (*tfprotov6.ValidateProviderConfigResponse, error) {
 	return &tfprotov6.ValidateProviderConfigResponse{PreparedConfig: request.Config}, nil
+}
+
+func (p provider) ConfigureProvider(context.Context, *tfprotov6.ConfigureProviderRequest) (*tfprotov6.ConfigureProviderResponse, error) {
+	return &tfprotov6.ConfigureProviderResponse{}, nil
 }
 
 func (p provider) ValidateResourceConfig(context.Context, *tfprotov6.ValidateResourceConfigRequest) (*tfprotov6.ValidateResourceConfigResponse, error) {
@@ -158,7 +169,11 @@ func (p provider) ValidateEphemeralResourceConfig(context.Context, *tfprotov6.Va
 }
 
 func (p provider) UpgradeResourceState(_ context.Context, request *tfprotov6.UpgradeResourceStateRequest) (*tfprotov6.UpgradeResourceStateResponse, error) {
-	ofState := p.schemas.ResourceSchemas[request.TypeName].ValueType()
+	schemas, err := p.schemas()
+	if err != nil {
+		return nil, err
+	}
+	ofState := schemas.ResourceSchemas[request.TypeName].ValueType()
 	value, err := request.RawState.Unmarshal(ofState)
 	if err != nil {
 		return nil, err
@@ -167,51 +182,69 @@ func (p provider) UpgradeResourceState(_ context.Context, request *tfprotov6.Upg
 	return &tfprotov6.UpgradeResourceStateResponse{UpgradedState: &state}, err
 }
 
+func (p provider) PlanResourceChange(_ context.Context, request *tfprotov6.PlanResourceChangeRequest) (*tfprotov6.PlanResourceChangeResponse, error) {
+	return &tfprotov6.PlanResourceChangeResponse{Diagnostics: unmocked(request.TypeName)}, nil
+}
+
+func (p provider) ReadDataSource(_ context.Context, request *tfprotov6.ReadDataSourceRequest) (*tfprotov6.ReadDataSourceResponse, error) {
+	return &tfprotov6.ReadDataSourceResponse{Diagnostics: unmocked(request.TypeName)}, nil
+}
+
 func (p provider) StopProvider(context.Context, *tfprotov6.StopProviderRequest) (*tfprotov6.StopProviderResponse, error) {
 	return &tfprotov6.StopProviderResponse{}, nil
 }
 
-func read() (string, *tfprotov6.GetProviderSchemaResponse, error) {
+func unmocked(name string) []*tfprotov6.Diagnostic {
+	return []*tfprotov6.Diagnostic{{
+		Severity: tfprotov6.DiagnosticSeverityError,
+		Summary:  name + ": this provider has schemas alone, and makes and reads nothing",
+		Detail:   "Next: add a mock_provider block for it to the test.",
+	}}
+}
+
+func read() (found providerSchemas, err error) {
 	executable, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return found, err
 	}
 	text, err := os.ReadFile(filepath.Join(filepath.Dir(executable), "schema.json"))
 	if err != nil {
-		return "", nil, err
+		return found, err
 	}
-	var found providerSchemas
-	if err := json.Unmarshal(text, &found); err != nil {
-		return "", nil, err
+	return found, json.Unmarshal(text, &found)
+}
+
+func respond() (*tfprotov6.GetProviderSchemaResponse, error) {
+	found, err := read()
+	if err != nil {
+		return nil, err
+	}
+	// Terraform asks the first process alone, as with the real provider.
+	response := &tfprotov6.GetProviderSchemaResponse{
+		ServerCapabilities: &tfprotov6.ServerCapabilities{GetProviderSchemaOptional: true},
 	}
 	own, err := ofBlock(found.Provider.Block)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	meta, err := ofBlock(found.Meta.Block)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	response := &tfprotov6.GetProviderSchemaResponse{
-		Provider:     &tfprotov6.Schema{Block: own},
-		ProviderMeta: &tfprotov6.Schema{Block: meta},
-	}
+	response.Provider, response.ProviderMeta = &tfprotov6.Schema{Block: own}, &tfprotov6.Schema{Block: meta}
 	if response.ResourceSchemas, err = ofSchemas(found.Resources); err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	if response.DataSourceSchemas, err = ofSchemas(found.Data); err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	response.EphemeralResourceSchemas, err = ofSchemas(found.Ephemerals)
-	return found.Source, response, err
+	return response, err
 }
 
 func main() {
-	source, schemas, err := read()
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := tf6server.Serve(source, func() tfprotov6.ProviderServer { return provider{schemas: schemas} }); err != nil {
+	served := provider{schemas: sync.OnceValues(respond)}
+	if err := tf6server.Serve("registry.terraform.io/hashicorp/schemas", func() tfprotov6.ProviderServer { return served }); err != nil {
 		log.Fatal(err)
 	}
 }
