@@ -95,7 +95,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-pipelines test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-pipelines test-e2e terraform-test cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -309,6 +309,10 @@ e2e-pipelines: .venv/.test .venv-tools/bin/actionlint .venv-tools/node_modules #
 
 test-e2e: .venv/.test .venv-compose/.installed models # of test-all: without what e2e-pod and e2e-compose need, the tests say so
 	@$(BIN)/pytest tests/e2e
+
+terraform-test: .venv/.test .venv-scan/.installed .venv-triton/.installed ## infra/terraform by Terraform itself, and what it plans in an AWS of its own (needs terraform; without its registry go, npm, git and MODULES=<folder>; says what is missing)
+	@$(BIN)/python -m tests.terraform $(call option,modules,MODULES)
+	@MODULES="$(MODULES)" $(BIN)/pytest tests/terraform
 
 check: .venv/.test ## Lint, format, types, and the glossary's word list; writes nothing
 	@$(BIN)/ruff check

@@ -107,7 +107,10 @@ class Account:
             encryption = {"SSEAlgorithm": by_default["sse_algorithm"]}
             if by_default["sse_algorithm"] == "aws:kms":
                 encryption["KMSMasterKeyID"] = by_default["kms_master_key_id"]
-            made = {"ApplyServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": bool(rule["bucket_key_enabled"])}
+            made = {
+                "ApplyServerSideEncryptionByDefault": encryption,
+                "BucketKeyEnabled": bool(rule["bucket_key_enabled"]),
+            }
             s3.put_bucket_encryption(Bucket=each["bucket"], ServerSideEncryptionConfiguration={"Rules": [made]})
         for each in self.planned.of_type("aws_s3_bucket_lifecycle_configuration"):
             rules = [_lifecycle(rule) for rule in each["rule"]]

@@ -50,7 +50,9 @@ def serve(folder: Path) -> Iterator[str]:
 def find(folder: Path) -> dict[str, Path]:
     """Git directories below a folder, by `terraform-<provider>-<name>`."""
     found = {}
-    heads = (path for depth in range(1, _DEPTH + 2) for path in folder.glob("/".join(["*"] * depth)) if path.name == "HEAD")
+    heads = (
+        path for depth in range(1, _DEPTH + 2) for path in folder.glob("/".join(["*"] * depth)) if path.name == "HEAD"
+    )
     for head in sorted(heads):
         for part in reversed(head.relative_to(folder).parts[:-1]):
             if match := re.search(r"(?<![a-z])terraform-\w+-[\w-]+$", part.removesuffix(".git")):

@@ -62,7 +62,9 @@ def _fill(into: Path) -> None:
         folder = _folder(into / "mirror", source, version, platform)
         (folder / "schema.json").write_text(json.dumps(found))
         (folder / f"terraform-provider-{source.rpartition('/')[2]}_v{version}").hardlink_to(server)
-    real = json.loads(_output("go", "list", "-m", "-json", REAL_TIME, cwd=HERE / "provider"))["Version"].removeprefix("v")
+    real = json.loads(_output("go", "list", "-m", "-json", REAL_TIME, cwd=HERE / "provider"))["Version"].removeprefix(
+        "v"
+    )
     folder = _folder(into / "mirror", "registry.terraform.io/hashicorp/time", real, platform)
     (folder / f"terraform-provider-time_v{real}").hardlink_to(_build(REAL_TIME, into / "programs" / "time"))
     shutil.rmtree(packages)

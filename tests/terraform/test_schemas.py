@@ -43,7 +43,6 @@ CHANGES = {
     ),
     "does not support resource type": ('resource "aws_s3_bucket" "a"', 'resource "aws_s3_buckets" "a"'),
     "This object has no argument, nested block, or exported attribute named": ("aws_s3_bucket.a.id", "aws_s3_bucket.a.ids"),
-    "Can't configure a value for \"arn\"": ('bucket = "a"', 'bucket = "a"\n  arn = "a"'),
 }  # fmt: skip
 
 
