@@ -1,8 +1,8 @@
 """Verify a Terraform configuration with Terraform itself: `python -m tests.terraform` (`make terraform-test`).
 
-Formatting, checkov, `init`, `validate` and the configuration's own tests, which mock the providers. Providers and modules come
-from the registry where it can be reached, else the schemas of the providers from npm (`schemas.py`) and the modules from
-git directories below --modules.
+Formatting, checkov, `init`, `validate` and the configuration's own tests, which mock the providers. Providers and
+modules come from the registry where it can be reached, else the schemas of the providers from npm (`schemas.py`) and the
+modules from git directories below --modules.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def _scan(folder: Path) -> None:
     if not _CHECKOV.is_file():
         sys.exit("error: checkov is missing; next: make terraform-test, which installs it")
     print("checkov", flush=True)
-    command = [_CHECKOV, "--directory", ".", "--framework", "terraform", "--quiet", "--compact", "--skip-download"]
+    command = [str(_CHECKOV), "--directory", ".", "--framework", "terraform", "--quiet", "--compact", "--skip-download"]
     subprocess.run(command, cwd=folder, env=workspace.environment(), check=True)
 
 

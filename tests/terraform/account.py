@@ -44,7 +44,7 @@ class Account:
         """Everything that moto knows; what refers to something comes after it.
 
         Raises:
-            botocore.exceptions.ClientError, botocore.exceptions.ParamValidationError: AWS would not take what is planned.
+            botocore.exceptions.ClientError: AWS would not take what is planned; `ParamValidationError`: nor boto3.
         """
         self.planned.name_others(_CREATED, f"arn:aws:other:{self._region}:123456789012")
         with ExitStack() as stack:

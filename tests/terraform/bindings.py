@@ -1,10 +1,10 @@
 """Schemas of a Terraform provider, read from the bindings that npm has of it.
 
 The packages `@cdktf/provider-*` and `@cdktn/provider-*` are generated from `terraform providers schema -json` of the
-real provider: one folder for each resource or data source, whose JavaScript says for every attribute its name, whether it
-is required, optional or computed, and its type, and for every nested block how it nests. What is built from them is that
-JSON again, without what the bindings leave out: descriptions, deprecations, `sensitive`, write-only, the greatest number
-of blocks where it is more than one, and the least where it is more than one.
+real provider: one folder for each resource or data source, whose source (TypeScript, in the source map of the script)
+says for every attribute its name, its type, and whether it is required, optional or computed, and for every block how it
+nests. What is built from them is that JSON again, without what the bindings leave out: descriptions, deprecations,
+`sensitive`, write-only, and the greatest and the least number of blocks where it is more than one.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""A registry of modules on loopback: the tags of git repositories below a folder, in the protocol of Terraform's registry.
+"""A registry of modules on loopback: tags of git repositories below a folder, in the protocol of Terraform's own.
 
 `terraform init` looks for `terraform-aws-modules/eks/aws` where its command line configuration says; with this registry
 the source and the version of every module call stay as they are, and Terraform itself chooses among the versions.
@@ -30,7 +30,7 @@ def serve(folder: Path) -> Iterator[str]:
     repositories = find(folder)
 
     class Registry(Exchange):
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
             if match := _VERSIONS.fullmatch(self.path):
                 versions = [{"version": each} for each in _versions(repositories.get(_name(match)))]
                 found = {"modules": [{"versions": versions}]}

@@ -1,8 +1,8 @@
 """Providers that have the schemas of the real ones, in a folder that Terraform installs from.
 
 What npm has of a provider (`packages/`, by hash) becomes a schema (`bindings.py`), the program of `provider/` serves it
-to Terraform under the provider's own name and version. `hashicorp/time` alone is on the Go module proxy: it is built from
-its source, and its schema shows that those from npm are right.
+to Terraform under the provider's own name and version. `hashicorp/time` is on the Go module proxy: it is built from its
+source, and its schema shows that those from npm are right.
 """
 
 import fcntl

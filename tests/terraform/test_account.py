@@ -1,4 +1,4 @@
-"""What infra/terraform plans, created in an AWS of its own: names, policies and prefix are those that ours work with."""
+"""What infra/terraform plans, created in an AWS of its own: names, policies and prefix are those that ours use."""
 
 import os
 import subprocess
@@ -115,7 +115,8 @@ def test_publisher_publishes_and_the_stack_serves_it_with_the_reader(
     account.enforce()
     try:
         rejected = nereid(*publishing, environment=reader)
-        assert rejected.returncode != 0 and "access denied (AccessDenied, PutObject)" in rejected.stderr
+        assert rejected.returncode != 0
+        assert "access denied (AccessDenied, PutObject)" in rejected.stderr
         done = nereid(*publishing, environment=publisher)
         assert done.returncode == 0, done.stderr
         variables = reader | {"POLL_S": "0.5", "SETTLE_S": "0.5"}

@@ -39,10 +39,11 @@ CHANGES = {
     "Blocks of type \"versioning_configurations\"": ("versioning_configuration {", "versioning_configurations {"),
     "Insufficient versioning_configuration blocks": ("versioning_configuration {\n    status = \"Enabled\"\n  }", ""),
     "Too many versioning_configuration blocks": (
-        "  versioning_configuration {", "  versioning_configuration {\n    status = \"Suspended\"\n  }\n  versioning_configuration {"
+        "  versioning_configuration {",
+        "  versioning_configuration {\n    status = \"Suspended\"\n  }\n  versioning_configuration {",
     ),
     "does not support resource type": ('resource "aws_s3_bucket" "a"', 'resource "aws_s3_buckets" "a"'),
-    "This object has no argument, nested block, or exported attribute named": ("aws_s3_bucket.a.id", "aws_s3_bucket.a.ids"),
+    "no argument, nested block, or exported attribute named \"ids\"": ("aws_s3_bucket.a.id", "aws_s3_bucket.a.ids"),
 }  # fmt: skip
 
 
@@ -62,9 +63,11 @@ def test_mistake_is_rejected(message: str, published: bool, tmp_path: Path) -> N
     before, after = CHANGES[message]
     assert before in VALID
     folder = write(tmp_path / "a", VALID.replace(before, after))
-    with workspace.opened(folder, modules=None, published=published) as opened:
-        with pytest.raises(TerraformError) as caught:
-            opened.run("validate", "-no-color")
+    with (
+        workspace.opened(folder, modules=None, published=published) as opened,
+        pytest.raises(TerraformError) as caught,
+    ):
+        opened.run("validate", "-no-color")
     assert message in " ".join(str(caught.value).split())
 
 

@@ -219,7 +219,7 @@ func respond() (*tfprotov6.GetProviderSchemaResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Terraform asks the first process alone, as with the real provider.
+	// Terraform then reads it from the first process alone, as with the real provider.
 	response := &tfprotov6.GetProviderSchemaResponse{
 		ServerCapabilities: &tfprotov6.ServerCapabilities{GetProviderSchemaOptional: true},
 	}
