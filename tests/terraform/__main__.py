@@ -1,8 +1,8 @@
 """Verify a Terraform configuration with Terraform itself: `python -m tests.terraform` (`make terraform-test`).
 
 Formatting, checkov, `init`, `validate` and the configuration's own tests, which mock the providers. Providers and
-modules come from the registry where it can be reached, else the schemas of the providers from npm (`schemas.py`) and the
-modules from git directories below --modules.
+modules come from the registry where it can be reached, else the schemas of the providers from npm (`schemas.py`) and
+the modules from git directories below --modules.
 """
 
 import argparse

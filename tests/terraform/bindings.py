@@ -2,7 +2,7 @@
 
 The packages `@cdktf/provider-*` and `@cdktn/provider-*` are generated from `terraform providers schema -json` of the
 real provider: one folder for each resource or data source, whose source (TypeScript, in the source map of the script)
-says for every attribute its name, its type, and whether it is required, optional or computed, and for every block how it
+says for every attribute its name, type, and whether it is required, optional or computed, and for every block how it
 nests. What is built from them is that JSON again, without what the bindings leave out: descriptions, deprecations,
 `sensitive`, write-only, and the greatest and the least number of blocks where it is more than one.
 """
