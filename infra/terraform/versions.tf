@@ -13,6 +13,14 @@ terraform {
       version = "3.1.1"
     }
     # Of the modules, which ask for less.
+    cloudinit = {
+      source  = "hashicorp/cloudinit"
+      version = "2.3.7"
+    }
+    null = {
+      source  = "hashicorp/null"
+      version = "3.2.4"
+    }
     time = {
       source  = "hashicorp/time"
       version = "0.14.2"

@@ -1,4 +1,4 @@
-# What variables change.
+# What variables change; those that do not touch each other in one plan.
 
 mock_provider "aws" {
   source          = "./tests/mocks"
@@ -17,20 +17,34 @@ mock_provider "tls" {
   override_during = plan
 }
 
+mock_provider "cloudinit" {
+  override_during = plan
+}
+
+mock_provider "null" {
+  override_during = plan
+}
+
 variables {
   account_id      = "111122223333"
   region          = "eu-central-1"
   host            = "vision.example.com"
   certificate_arn = "arn:aws:acm:eu-central-1:111122223333:certificate/00000000-0000-0000-0000-000000000000"
-  client_cidrs    = ["0.0.0.0/0"]
+  client_cidrs    = ["10.0.0.0/8"]
 }
 
-run "images_by_digest" {
+run "karpenter_loki_and_images_by_digest" {
   command = plan
 
   variables {
-    image_tag = "0.1.0"
-    triton    = "cpu"
+    image_tag            = "0.1.0"
+    triton               = "cpu"
+    autoscaler           = "karpenter"
+    cpu_nodes            = { spot_max = 4 }
+    logs                 = { to = "loki", loki_url = "http://loki-gateway.loki.svc:80" }
+    pods                 = { min = 24, max = 64 }
+    load_balancer_exists = true
+    delete_everything    = true
   }
 
   assert {
@@ -42,15 +56,6 @@ run "images_by_digest" {
     condition     = length(regexall("digest: sha256:", output.overlay)) == 3 && length(regexall("newTag", output.overlay)) == 0
     error_message = "expected a digest for each image of the pod"
   }
-}
-
-run "karpenter" {
-  command = plan
-
-  variables {
-    autoscaler = "karpenter"
-    cpu_nodes  = { spot_max = 4 }
-  }
 
   assert {
     condition     = toset(keys(module.eks.eks_managed_node_groups)) == toset(["system"]) && length(helm_release.cluster_autoscaler) == 0
@@ -61,14 +66,46 @@ run "karpenter" {
     condition     = length(helm_release.karpenter) == 1 && strcontains(join("", helm_release.node_pools[0].values), "spot")
     error_message = "expected node pools, with spot"
   }
+
+  assert {
+    condition     = length(aws_cloudwatch_log_group.pods) == 0 && length(module.fluent_bit_role) == 0
+    error_message = "expected no log group of pods, and no role to write it"
+  }
+
+  assert {
+    condition     = strcontains(join("", helm_release.fluent_bit.values), "loki-gateway.loki.svc")
+    error_message = "expected Loki's address"
+  }
+
+  assert {
+    condition     = strcontains(output.overlay, "kind: ResourceQuota") && strcontains(output.overlay, "value: 64") && strcontains(output.overlay, "pods: \"76\"")
+    error_message = "expected a quota that holds them"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["alb-5xx"].dimensions["LoadBalancer"] == "app/nereid/0123456789abcdef"
+    error_message = "expected alarms of the load balancer that the overlay made"
+  }
+
+  assert {
+    condition     = strcontains(output.overlay, "deletion_protection.enabled=false")
+    error_message = "expected a load balancer that can be deleted"
+  }
 }
 
-run "gpu" {
+run "gpus_on_the_internet_with_a_pipeline" {
   command = plan
 
   variables {
-    gpu_nodes = {}
-    pods      = { min = 2, max = 2 }
+    gpu_nodes       = {}
+    pods            = { min = 2, max = 2 }
+    certificate_arn = null
+    zone_id         = "Z0000000000000000000"
+    internet_facing = true
+    pipeline = {
+      images_subjects = ["repo:acme/vision:ref:refs/heads/main"]
+      models_subjects = ["repo:acme/vision:environment:models"]
+    }
   }
 
   assert {
@@ -84,6 +121,26 @@ run "gpu" {
   assert {
     condition     = strcontains(output.overlay, "components/gpu") && strcontains(output.overlay, "requests.nvidia.com/gpu: \"2\"")
     error_message = "expected the component, and GPUs in the quota"
+  }
+
+  assert {
+    condition     = length(aws_route53_record.validation) == 1 && length(helm_release.external_dns) == 1
+    error_message = "expected the certificate's record, and external-dns for the host's"
+  }
+
+  assert {
+    condition     = strcontains(output.overlay, "internet-facing") && strcontains(output.overlay, "cidr: 10.64.128.0/24")
+    error_message = "expected the public subnets in the network policy"
+  }
+
+  assert {
+    condition     = length(module.pipeline_images_role) == 1 && length(module.pipeline_models_role) == 1
+    error_message = "expected a role for images and one for models"
+  }
+
+  assert {
+    condition     = !contains(flatten([for each in local.push_statements : each.actions]), "s3:PutObject")
+    error_message = "expected images to be pushed by a role that does not write models"
   }
 }
 
@@ -107,103 +164,5 @@ run "knative" {
   assert {
     condition     = output.url == "https://nereid-predictor.nereid.vision.example.com"
     error_message = "expected Knative's host"
-  }
-}
-
-run "loki" {
-  command = plan
-
-  variables {
-    logs = { to = "loki", loki_url = "http://loki-gateway.loki.svc:80" }
-  }
-
-  assert {
-    condition     = length(aws_cloudwatch_log_group.pods) == 0 && length(module.fluent_bit_role) == 0
-    error_message = "expected no log group of pods, and no role to write it"
-  }
-
-  assert {
-    condition     = strcontains(join("", helm_release.fluent_bit.values), "loki-gateway.loki.svc")
-    error_message = "expected Loki's address"
-  }
-}
-
-run "zone" {
-  command = plan
-
-  variables {
-    certificate_arn = null
-    zone_id         = "Z0000000000000000000"
-    internet_facing = true
-  }
-
-  assert {
-    condition     = length(aws_route53_record.validation) == 1 && length(helm_release.external_dns) == 1
-    error_message = "expected the certificate's record, and external-dns for the host's"
-  }
-
-  assert {
-    condition     = strcontains(output.overlay, "internet-facing") && strcontains(output.overlay, "cidr: 10.64.128.0/24")
-    error_message = "expected the public subnets in the network policy"
-  }
-}
-
-run "pipeline" {
-  command = plan
-
-  variables {
-    pipeline = {
-      images_subjects = ["repo:acme/vision:ref:refs/heads/main"]
-      models_subjects = ["repo:acme/vision:environment:models"]
-    }
-  }
-
-  assert {
-    condition     = length(module.pipeline_images_role) == 1 && length(module.pipeline_models_role) == 1
-    error_message = "expected a role for images and one for models"
-  }
-
-  assert {
-    condition     = !contains(flatten([for each in local.push_statements : each.actions]), "s3:PutObject")
-    error_message = "expected images to be pushed by a role that does not write models"
-  }
-}
-
-run "many_pods" {
-  command = plan
-
-  variables {
-    pods = { min = 24, max = 64 }
-  }
-
-  assert {
-    condition     = strcontains(output.overlay, "kind: ResourceQuota") && strcontains(output.overlay, "value: 64") && strcontains(output.overlay, "pods: \"76\"")
-    error_message = "expected a quota that holds them"
-  }
-}
-
-run "load_balancer" {
-  command = plan
-
-  variables {
-    load_balancer_exists = true
-  }
-
-  assert {
-    condition     = aws_cloudwatch_metric_alarm.this["alb-5xx"].dimensions["LoadBalancer"] == "app/nereid/0123456789abcdef"
-    error_message = "expected alarms of the load balancer that the overlay made"
-  }
-}
-
-run "teardown" {
-  command = plan
-
-  variables {
-    delete_everything = true
-  }
-
-  assert {
-    condition     = strcontains(output.overlay, "deletion_protection.enabled=false")
-    error_message = "expected a load balancer that can be deleted"
   }
 }

@@ -1,4 +1,4 @@
-# The defaults, with what they have to be given.
+# The defaults, with what they have to be given. A plan of everything takes half a minute: few runs, each with many assertions.
 
 mock_provider "aws" {
   source          = "./tests/mocks"
@@ -17,6 +17,14 @@ mock_provider "tls" {
   override_during = plan
 }
 
+mock_provider "cloudinit" {
+  override_during = plan
+}
+
+mock_provider "null" {
+  override_during = plan
+}
+
 variables {
   account_id      = "111122223333"
   region          = "eu-central-1"
@@ -25,7 +33,7 @@ variables {
   client_cidrs    = ["10.0.0.0/8"]
 }
 
-run "network" {
+run "defaults" {
   command = plan
 
   assert {
@@ -47,10 +55,6 @@ run "network" {
     condition     = strcontains(output.overlay, "AWS_ENDPOINT_URL_S3=https://bucket.vpce-")
     error_message = "expected the endpoint's own name in the overlay"
   }
-}
-
-run "models" {
-  command = plan
 
   assert {
     condition     = output.repository == "s3://nereid-models-111122223333-eu-central-1/nereid"
@@ -71,10 +75,6 @@ run "models" {
     condition     = !contains(flatten([for each in local.reader_statements : each.actions]), "s3:PutObject")
     error_message = "expected a reader that does not write"
   }
-}
-
-run "nodes" {
-  command = plan
 
   assert {
     condition     = toset(keys(module.eks.eks_managed_node_groups)) == toset(["system", "cpu"])
@@ -90,10 +90,6 @@ run "nodes" {
     condition     = module.eks.cluster_version == local.kubernetes_version
     error_message = "expected the version of versions.tf"
   }
-}
-
-run "edge" {
-  command = plan
 
   assert {
     condition     = toset([for each in aws_wafv2_web_acl.edge.rule : each.name]) == toset(["rate", "AWSManagedRulesAmazonIpReputationList", "AWSManagedRulesKnownBadInputsRuleSet", "AWSManagedRulesCommonRuleSet", "body-of-other-routes", "body-too-large"])
@@ -119,10 +115,6 @@ run "edge" {
     condition     = length(aws_acm_certificate.host) == 0 && length(helm_release.external_dns) == 0
     error_message = "expected no certificate and no record without a zone"
   }
-}
-
-run "charts" {
-  command = plan
 
   assert {
     condition     = strcontains(join("", helm_release.kserve.values), "\"deploymentMode\": \"Standard\"")
@@ -143,10 +135,6 @@ run "charts" {
     condition     = !can(regex("nat-ports-3|alb-5xx", join(",", keys(aws_cloudwatch_metric_alarm.this))))
     error_message = "expected no alarm of a load balancer that is not there yet"
   }
-}
-
-run "tags_before_images_are_there" {
-  command = plan
 
   assert {
     condition     = strcontains(output.overlay, "newTag: 0.1.0") && !strcontains(output.overlay, "digest:")

@@ -17,6 +17,14 @@ mock_provider "tls" {
   override_during = plan
 }
 
+mock_provider "cloudinit" {
+  override_during = plan
+}
+
+mock_provider "null" {
+  override_during = plan
+}
+
 variables {
   account_id      = "111122223333"
   region          = "eu-central-1"
@@ -25,110 +33,59 @@ variables {
   client_cidrs    = ["10.0.0.0/8"]
 }
 
-run "api_of_the_whole_internet" {
+run "refused" {
   command = plan
 
   variables {
-    api_cidrs = ["0.0.0.0/0"]
-  }
-
-  expect_failures = [var.api_cidrs]
-}
-
-run "pipeline_of_any_branch" {
-  command = plan
-
-  variables {
+    api_cidrs       = ["0.0.0.0/0"]
+    certificate_arn = null
+    cpu_nodes       = { instance_types = ["c7i.4xlarge", "c7i.2xlarge"] }
+    gpu_nodes       = {}
+    triton          = "cpu"
+    knative         = true
+    logs            = { to = "loki" }
+    pods            = { min = 1 }
     pipeline = {
       images_subjects = ["repo:acme/vision:*"]
       models_subjects = ["repo:acme/vision:environment:models"]
     }
   }
 
-  expect_failures = [var.pipeline]
+  expect_failures = [
+    var.api_cidrs,
+    var.certificate_arn,
+    var.cpu_nodes,
+    var.triton,
+    var.knative,
+    var.logs,
+    var.pods,
+    var.pipeline,
+  ]
 }
 
-run "pipeline_of_any_repository" {
+run "refused_for_another_reason" {
   command = plan
 
   variables {
+    cpu_nodes       = { disk_gib = 20 }
+    host            = "https://vision.example.com"
+    client_cidrs    = []
+    vpc_cidr        = "10.64.0.0/20"
+    zone_id         = "Z0000000000000000000"
+    noncurrent_days = 1
     pipeline = {
       images_subjects = ["repo:acme/*:ref:refs/heads/main"]
       models_subjects = ["repo:acme/vision:environment:models"]
     }
   }
 
-  expect_failures = [var.pipeline]
-}
-
-run "neither_certificate_nor_zone" {
-  command = plan
-
-  variables {
-    certificate_arn = null
-  }
-
-  expect_failures = [var.certificate_arn]
-}
-
-run "nodes_of_different_sizes" {
-  command = plan
-
-  variables {
-    cpu_nodes = { instance_types = ["c7i.4xlarge", "c7i.2xlarge"] }
-  }
-
-  expect_failures = [var.cpu_nodes]
-}
-
-run "disks_without_room_for_images" {
-  command = plan
-
-  variables {
-    cpu_nodes = { disk_gib = 20 }
-  }
-
-  expect_failures = [var.cpu_nodes]
-}
-
-run "embedded_triton_on_a_gpu" {
-  command = plan
-
-  variables {
-    triton    = "cpu"
-    gpu_nodes = {}
-  }
-
-  expect_failures = [var.triton]
-}
-
-run "gpu_on_knative" {
-  command = plan
-
-  variables {
-    knative   = true
-    gpu_nodes = {}
-  }
-
-  expect_failures = [var.knative]
-}
-
-run "loki_without_an_address" {
-  command = plan
-
-  variables {
-    logs = { to = "loki" }
-  }
-
-  expect_failures = [var.logs]
-}
-
-run "one_pod" {
-  command = plan
-
-  variables {
-    pods = { min = 1 }
-  }
-
-  expect_failures = [var.pods]
+  expect_failures = [
+    var.cpu_nodes,
+    var.host,
+    var.client_cidrs,
+    var.vpc_cidr,
+    var.certificate_arn,
+    var.noncurrent_days,
+    var.pipeline,
+  ]
 }
