@@ -292,40 +292,66 @@ module "fluent_bit_role" {
   version = "2.8.1"
   count   = var.logs.to == "cloudwatch" ? 1 : 0
 
-  name                 = "${var.name}-fluent-bit"
+  name                 = "${var.name}-logging"
   attach_custom_policy = true
   policy_statements = [
+    # manifests/examples/aws/write-logs.json: into this group, which it cannot make.
     {
       sid       = "Write"
-      actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+      actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
       resources = ["${aws_cloudwatch_log_group.pods[0].arn}:*"]
     },
   ]
   associations = {
     this = {
       cluster_name    = module.eks.cluster_name
-      namespace       = "logging"
-      service_account = "fluent-bit"
+      namespace       = local.logging_namespace
+      service_account = local.logging_namespace
     }
   }
 }
 
+# The files of manifests/logging, as its page installs them.
 resource "helm_release" "fluent_bit" {
-  name             = "fluent-bit"
+  name             = local.logging_namespace
   repository       = local.charts.fluent-bit.repository
   chart            = "fluent-bit"
   version          = local.charts.fluent-bit.version
-  namespace        = "logging"
+  namespace        = local.logging_namespace
   create_namespace = true
 
   values = [
-    templatefile("${path.module}/values/fluent-bit.yaml.tftpl", {
-      to       = var.logs.to
-      region   = var.region
-      group    = try(aws_cloudwatch_log_group.pods[0].name, "")
-      loki_url = coalesce(var.logs.loki_url, "none")
+    file("${path.module}/values/logging/values.yaml"),
+    yamlencode({
+      # In place of the ConfigMap nereid-logging-output.
+      env = concat(
+        [{ name = "POD_IP", valueFrom = { fieldRef = { fieldPath = "status.podIP" } } }],
+        [for name, value in local.log_settings : { name = name, value = value }],
+      )
+      envFrom = [{ secretRef = { name = "nereid-logging-output", optional = true } }]
+      config = {
+        extraFiles = {
+          "fluent-bit.yaml" = file("${path.module}/values/logging/fluent-bit.yaml")
+          "output.yaml"     = file("${path.module}/values/logging/${var.logs.to}.yaml")
+        }
+      }
     }),
   ]
 
   depends_on = [module.eks, module.fluent_bit_role, helm_release.load_balancer_controller]
+}
+
+locals {
+  log_settings = merge(
+    { LOG_FILES = "/var/log/containers/*_${local.namespace}_*.log" },
+    var.logs.to == "cloudwatch" ? {
+      AWS_REGION = var.region
+      LOG_GROUP  = aws_cloudwatch_log_group.pods[0].name
+      } : {
+      LOKI_HOST   = var.logs.loki_host
+      LOKI_PORT   = tostring(var.logs.loki_port)
+      LOKI_TLS    = var.logs.loki_tls ? "on" : "off"
+      LOKI_TENANT = var.logs.loki_tenant
+    },
+  )
 }

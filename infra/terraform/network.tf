@@ -1,5 +1,5 @@
 # Three zones. Nodes and pods are in private subnets; load balancers of the VPC have small ones of their own, by which the
-# network policy knows them; public ones have NAT gateways and, where asked for, the load balancer.
+# network policy knows them; public ones have NAT gateways and, where wanted, the load balancer.
 
 data "aws_availability_zones" "available" {
   #checkov:skip=CKV_AWS_394:only the first three are taken, in the order of their names, to which AWS adds at the end

@@ -29,13 +29,13 @@ locals {
   # By its own name, so that DNS gives the addresses that the network policy lets out.
   s3_endpoint = "https://bucket${trimprefix(module.endpoints.endpoints["s3"].dns_entry[0].dns_name, "*")}"
 
-  quota = var.pods.max <= local.pod.quota_of_pods && var.gpu_nodes == null ? null : {
+  quota = var.pods.max <= local.pods_of_quota && var.gpu_nodes == null ? null : {
     pods = var.pods.max + 12
     # Pods, one more for an update, and jobs.
     cpu          = ceil(local.pod.cpu * (var.pods.max + 1) + 8)
     memory       = ceil(local.pod.memory_gib * (var.pods.max + 1) + 16)
     cpu_limit    = ceil(local.pod.cpu_limit * (var.pods.max + 1) + 16)
-    memory_limit = ceil(local.pod.memory_limit * (var.pods.max + 1) + 32)
+    memory_limit = ceil(local.pod.memory_limit_gib * (var.pods.max + 1) + 32)
   }
 
   of_every_overlay = {

@@ -329,12 +329,15 @@ variable "prometheus_gib" {
 
 variable "logs" {
   type = object({
-    to       = optional(string, "cloudwatch")
-    loki_url = optional(string)
-    days     = optional(number, 30)
+    to          = optional(string, "cloudwatch")
+    days        = optional(number, 30)
+    loki_host   = optional(string)
+    loki_port   = optional(number, 80)
+    loki_tls    = optional(bool, false)
+    loki_tenant = optional(string, "")
   })
   default     = {}
-  description = "Where logs of pods go: cloudwatch or loki, whose address is in loki_url. days: of every log group"
+  description = "Where logs of pods go: cloudwatch, or loki at loki_host. days: of every log group, whatever writes it"
 
   validation {
     condition     = contains(["cloudwatch", "loki"], var.logs.to)
@@ -342,8 +345,8 @@ variable "logs" {
   }
 
   validation {
-    condition     = (var.logs.to == "loki") == (var.logs.loki_url != null)
-    error_message = "logs.loki_url: expected an address such as http://loki-gateway.loki.svc:80 with loki, and none with cloudwatch."
+    condition     = (var.logs.to == "loki") == (var.logs.loki_host != null)
+    error_message = "logs.loki_host: expected a name such as loki-gateway.loki.svc.cluster.local with loki, and none with cloudwatch."
   }
 
   validation {
@@ -357,7 +360,7 @@ variable "logs" {
 variable "alarm_email" {
   type        = string
   default     = null
-  description = "Who is told of alarms; the address is asked to confirm. Others subscribe to the topic"
+  description = "Who gets alarms, once the address is confirmed. Others subscribe to the topic"
 }
 
 variable "load_balancer_exists" {

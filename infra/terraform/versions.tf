@@ -12,7 +12,7 @@ terraform {
       source  = "hashicorp/helm"
       version = "3.1.1"
     }
-    # Of the modules, which ask for less.
+    # Of the modules, which require less.
     cloudinit = {
       source  = "hashicorp/cloudinit"
       version = "2.3.7"
@@ -66,7 +66,7 @@ locals {
     }
     fluent-bit = {
       repository = "https://fluent.github.io/helm-charts"
-      version    = "0.56.0"
+      version    = "0.58.1"
     }
     karpenter = {
       repository = "oci://public.ecr.aws/karpenter"

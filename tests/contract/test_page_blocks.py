@@ -145,6 +145,11 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         ],
         "Rotation, revocation": [SIGNATURES],
     },
+    "docs/terraform.md": {
+        "Production on AWS by Terraform": [AWS],
+        "The pipeline": [AWS],
+        "Teardown": [AWS],
+    },
     "docs/sizing.md": {
         "Sizing": [COMMANDS],
         "Mirror": [DRAWING],

@@ -1,29 +1,18 @@
-# What variables change; those that do not touch each other in one plan.
+# What variables change; those that do not touch each other in one run.
 
 mock_provider "aws" {
-  source          = "./tests/mocks"
-  override_during = plan
+  source = "./tests/mocks"
 }
 
-mock_provider "helm" {
-  override_during = plan
-}
+mock_provider "helm" {}
 
-mock_provider "time" {
-  override_during = plan
-}
+mock_provider "time" {}
 
-mock_provider "tls" {
-  override_during = plan
-}
+mock_provider "tls" {}
 
-mock_provider "cloudinit" {
-  override_during = plan
-}
+mock_provider "cloudinit" {}
 
-mock_provider "null" {
-  override_during = plan
-}
+mock_provider "null" {}
 
 variables {
   account_id      = "111122223333"
@@ -34,14 +23,14 @@ variables {
 }
 
 run "karpenter_loki_and_images_by_digest" {
-  command = plan
+  command = apply
 
   variables {
     image_tag            = "0.1.0"
     triton               = "cpu"
     autoscaler           = "karpenter"
     cpu_nodes            = { spot_max = 4 }
-    logs                 = { to = "loki", loki_url = "http://loki-gateway.loki.svc:80" }
+    logs                 = { to = "loki", loki_host = "loki-gateway.loki.svc" }
     pods                 = { min = 24, max = 64 }
     load_balancer_exists = true
     delete_everything    = true
@@ -94,7 +83,7 @@ run "karpenter_loki_and_images_by_digest" {
 }
 
 run "gpus_on_the_internet_with_a_pipeline" {
-  command = plan
+  command = apply
 
   variables {
     gpu_nodes       = {}
@@ -145,7 +134,7 @@ run "gpus_on_the_internet_with_a_pipeline" {
 }
 
 run "knative" {
-  command = plan
+  command = apply
 
   variables {
     knative = true

@@ -1,29 +1,19 @@
-# The defaults, with what they have to be given. A plan of everything takes half a minute: few runs, each with many assertions.
+# The defaults, with what they have to be given. Nothing is made: providers are mocked. A run takes half a minute, so there
+# are few, each with many assertions.
 
 mock_provider "aws" {
-  source          = "./tests/mocks"
-  override_during = plan
+  source = "./tests/mocks"
 }
 
-mock_provider "helm" {
-  override_during = plan
-}
+mock_provider "helm" {}
 
-mock_provider "time" {
-  override_during = plan
-}
+mock_provider "time" {}
 
-mock_provider "tls" {
-  override_during = plan
-}
+mock_provider "tls" {}
 
-mock_provider "cloudinit" {
-  override_during = plan
-}
+mock_provider "cloudinit" {}
 
-mock_provider "null" {
-  override_during = plan
-}
+mock_provider "null" {}
 
 variables {
   account_id      = "111122223333"
@@ -34,7 +24,7 @@ variables {
 }
 
 run "defaults" {
-  command = plan
+  command = apply
 
   assert {
     condition     = length(module.vpc.private_subnets) == 3 && length(module.vpc.natgw_ids) == 3

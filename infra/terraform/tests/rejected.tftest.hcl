@@ -1,29 +1,18 @@
-# Values that would fail later, or do harm, are refused before a plan.
+# Values that would fail later, or do harm, are rejected before a plan.
 
 mock_provider "aws" {
-  source          = "./tests/mocks"
-  override_during = plan
+  source = "./tests/mocks"
 }
 
-mock_provider "helm" {
-  override_during = plan
-}
+mock_provider "helm" {}
 
-mock_provider "time" {
-  override_during = plan
-}
+mock_provider "time" {}
 
-mock_provider "tls" {
-  override_during = plan
-}
+mock_provider "tls" {}
 
-mock_provider "cloudinit" {
-  override_during = plan
-}
+mock_provider "cloudinit" {}
 
-mock_provider "null" {
-  override_during = plan
-}
+mock_provider "null" {}
 
 variables {
   account_id      = "111122223333"
@@ -33,7 +22,7 @@ variables {
   client_cidrs    = ["10.0.0.0/8"]
 }
 
-run "refused" {
+run "rejected" {
   command = plan
 
   variables {
@@ -63,7 +52,7 @@ run "refused" {
   ]
 }
 
-run "refused_for_another_reason" {
+run "rejected_for_another_reason" {
   command = plan
 
   variables {
