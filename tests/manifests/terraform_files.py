@@ -1,4 +1,4 @@
-"""The files of infra/terraform, read without Terraform: python-hcl2 for blocks, and the few directives of the templates."""
+"""The files of infra/terraform, read without Terraform: blocks by python-hcl2, and the directives of the templates."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -81,7 +81,8 @@ def test_versions_are_those_of_the_pages() -> None:
 def test_every_variable_says_what_it_is_and_is_used() -> None:
     text = "\n".join(text for name, text in files().items() if name != "variables.tf")
     for name, each in blocks("variable").items():
-        assert each.get("description") and each.get("type"), name
+        assert each.get("description"), name
+        assert each.get("type"), name
         assert re.search(rf"\bvar\.{name}\b", text), f"{name} is not used"
 
 
