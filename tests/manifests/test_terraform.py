@@ -1,6 +1,6 @@
 """infra/terraform: what it names is what manifests, images and pages have, and its overlay is one that KServe takes.
 
-Without Terraform; `make terraform-test` runs the program itself over the same files.
+Without Terraform; `python -m tests.terraform` runs the program itself over the same files.
 """
 
 import json
