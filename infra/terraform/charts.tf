@@ -167,14 +167,12 @@ resource "helm_release" "nvidia_device_plugin" {
   depends_on = [module.eks, helm_release.load_balancer_controller]
 }
 
-resource "helm_release" "engines" {
-  count = var.gpu_nodes == null ? 0 : 1
-
-  name      = "engines"
-  chart     = "${path.module}/charts/engines"
+resource "helm_release" "storage" {
+  name      = "storage"
+  chart     = "${path.module}/charts/storage"
   namespace = "kube-system"
 
-  values = [yamlencode({ fileSystem = aws_efs_file_system.engines[0].id })]
+  values = [yamlencode({ fileSystem = one(aws_efs_file_system.engines[*].id) })]
 
   depends_on = [module.eks, aws_efs_mount_target.engines]
 }
@@ -284,7 +282,7 @@ resource "helm_release" "kube_prometheus_stack" {
     }),
   ]
 
-  depends_on = [module.eks, helm_release.load_balancer_controller]
+  depends_on = [module.eks, helm_release.load_balancer_controller, helm_release.storage]
 }
 
 module "fluent_bit_role" {

@@ -59,11 +59,6 @@ locals {
     coredns = {
       autoScaling = { enabled = true, minReplicas = 2, maxReplicas = 10 }
     }
-    # Prometheus' volume: gp3, encrypted.
-    aws-ebs-csi-driver = {
-      defaultStorageClass = { enabled = true }
-      controller          = { nodeSelector = local.system_selector }
-    }
     metrics-server = { replicas = 2 }
   }
 

@@ -1,6 +1,5 @@
 # Managed node groups: system for charts, cpu and gpu for pods of ours. With Karpenter only system is one of them, and
-# the others are its node pools (charts/node-pools). The pod that serves requests 2.6 cores, more than a node of system
-# has left, so it lands where it belongs without a taint.
+# the others are its node pools (charts/node-pools). The overlay selects cpu or gpu by the label, and charts select system.
 
 locals {
   system_selector = { "nereid/nodes" = "system" }

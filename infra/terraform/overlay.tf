@@ -61,6 +61,7 @@ locals {
     client_subnets  = local.load_balancer_subnets
     rest_port       = local.rest_port
     grpc_port       = local.grpc_port
+    nodes           = var.gpu_nodes == null ? "cpu" : "gpu"
     min_pods        = var.pods.min
     max_pods        = var.pods.max
     quota           = local.quota

@@ -158,7 +158,7 @@ def test_the_agent_of_pod_identity_is_that_of_the_page() -> None:
 
 
 def test_the_class_of_engines_is_that_of_the_overlay() -> None:
-    chart = (FOLDER / "charts" / "engines" / "templates" / "storageclass.yaml").read_text()
+    chart = (FOLDER / "charts" / "storage" / "templates" / "engines.yaml").read_text()
     name = re.search(r"^  name: (\S+)$", chart, re.MULTILINE)
     assert name is not None
     assert f"storageClassName: {name[1]}" in (FOLDER / "templates" / "overlay.yaml.tftpl").read_text()
@@ -179,6 +179,8 @@ def test_gpu_nodes_are_those_that_the_component_selects() -> None:
     ((label, value),) = predictor["nodeSelector"].items()
     (tolerated,) = predictor["tolerations"]
     pools = (FOLDER / "charts" / "node-pools" / "templates" / "nodepool.yaml").read_text()
+    assert "nereid/nodes: gpu" in pools
+    assert '"nereid/nodes" = "gpu"' in files()["nodes.tf"]
     for text in (files()["nodes.tf"], pools):
         assert re.search(rf'{re.escape(label)}"?\s*[=:]\s*"{value}"', text)
         assert re.search(rf'key\s*[=:]\s*"?{re.escape(tolerated["key"])}', text)
@@ -281,6 +283,7 @@ def overlay_values(**changed: Any) -> dict[str, Any]:
         "client_subnets": ["10.64.136.0/24", "10.64.137.0/24", "10.64.138.0/24"],
         "rest_port": names["rest_port"],
         "grpc_port": names["grpc_port"],
+        "nodes": "cpu",
         "min_pods": 2,
         "max_pods": 8,
         "quota": None,
@@ -316,7 +319,7 @@ CASES: dict[str, dict[str, Any]] = {
         "cpu_triton": True,
         "images": [image(f"nereid/{each}") for each in ("predictor", "transformer", "cpu-triton")],
     },
-    "gpu": {"gpu": True, "max_pods": 2, "max_gpus": 2, "has_quota": True, "quota": quota_of(2, "gpu")},
+    "gpu": {"gpu": True, "nodes": "gpu", "max_pods": 2, "max_gpus": 2, "has_quota": True, "quota": quota_of(2, "gpu")},
     "many": {"min_pods": 24, "max_pods": 64, "has_quota": True, "quota": quota_of(64, "cpu")},
     "knative": {"knative": True},
 }
