@@ -153,13 +153,18 @@ def of(mode: str) -> list[str]:
     return [each.value for each in COMPONENTS if mode in each.modes]
 
 
+def all_of(mode: str) -> list[str]:
+    """Those that fit each other: a Triton for CPUs knows no GPU."""
+    return [name for name in of(mode) if name != "cpuTriton" or "gpu" not in of(mode)]
+
+
 def cases() -> list[tuple[str, tuple[str, ...]]]:
     """Each component alone, all together, all but one, and pairs that change the same pod."""
     found: list[tuple[str, tuple[str, ...]]] = []
     for mode in MODES:
         names = of(mode)
-        found += [(mode, ()), (mode, tuple(names)), *((mode, (name,)) for name in names)]
-        found += [(mode, tuple(name for name in names if name != left)) for left in ("aws", "noNamespace")]
+        found += [(mode, ()), (mode, tuple(all_of(mode))), *((mode, (name,)) for name in names)]
+        found += [(mode, tuple(name for name in all_of(mode) if name != left)) for left in ("aws", "noNamespace")]
     return found + [("standard", pair) for pair in combinations(OF_THE_POD, 2)]
 
 
@@ -173,14 +178,14 @@ def test_objects_are_those_of_kustomize(mode: str, on: tuple[str, ...], chart: P
 
 @pytest.mark.parametrize("mode", MODES)
 def test_names_follow_the_release(mode: str, chart: Path, tmp_path: Path) -> None:
-    on = of(mode)
+    on = all_of(mode)
     rendered = template(chart, turned_on(mode, on), tmp_path, release="acme")
     assert comparable(rendered) == comparable(kustomize(mode, on, tmp_path, namePrefix="acme-"))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_chart_keeps_the_rules(mode: str, chart: Path, tmp_path: Path) -> None:
-    rendered = template(chart, turned_on(mode, [name for name in of(mode) if name != "noNamespace"]), tmp_path)
+    rendered = template(chart, turned_on(mode, [name for name in all_of(mode) if name != "noNamespace"]), tmp_path)
     assert [fault for fault in faults(rendered) if "a placeholder of the examples" not in fault] == []
 
 
@@ -193,8 +198,8 @@ def test_each_text_is_replaced(mode: str, chart: Path, tmp_path: Path) -> None:
         if text.kind == "each":
             given[text.value] = [f"10.0.0.{number}/32"]
     values = [nested(*each) for each in given.items()]
-    rendered = template(chart, together(turned_on(mode, of(mode)), *values), tmp_path)
-    found = comparable(kustomize(mode, of(mode), tmp_path))
+    rendered = template(chart, together(turned_on(mode, all_of(mode)), *values), tmp_path)
+    found = comparable(kustomize(mode, all_of(mode), tmp_path))
     assert comparable(rendered) == {
         name: _ordered(_replaced(each, {text.found: new for text, new in _texts_of(name, given)}))
         for name, each in found.items()
@@ -432,7 +437,7 @@ def test_quota_is_raised_to_the_figures_of_the_error(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_setting_of_the_manifests_may_be_set(mode: str, chart: Path, tmp_path: Path) -> None:
-    on = of(mode)
+    on = all_of(mode)
     (settings,) = kustomize(mode, on, tmp_path).of_kind("ConfigMap")
     (same,) = template(chart, turned_on(mode, on) | {"settings": settings["data"]}, tmp_path).of_kind("ConfigMap")
     assert same["data"] == settings["data"]
@@ -448,7 +453,7 @@ def test_release_with_a_long_name_is_rejected(chart: Path, tmp_path: Path) -> No
 def test_helm_lint_has_no_findings(mode: str, chart: Path, tmp_path: Path) -> None:
     with tarfile.open(chart) as archive:
         archive.extractall(tmp_path, filter="data")
-    done = helm("lint", "--strict", str(tmp_path / "nereid"), values=turned_on(mode, of(mode)), folder=tmp_path)
+    done = helm("lint", "--strict", str(tmp_path / "nereid"), values=turned_on(mode, all_of(mode)), folder=tmp_path)
     found = [line for line in done.stdout.splitlines() if line.startswith("[") and "icon is recommended" not in line]
     assert (done.returncode, found) == (0, []), done.stdout
 
@@ -474,7 +479,7 @@ def test_changed_setting_makes_a_new_configmap_and_keeps_the_old_one(chart: Path
 
 @pytest.mark.parametrize("mode", MODES)
 def test_notes_have_the_labels_of_the_namespace(mode: str, chart: Path, tmp_path: Path) -> None:
-    on = of(mode)
+    on = all_of(mode)
     notes = notes_of(chart, turned_on(mode, on), tmp_path)
     (namespace,) = kustomize(mode, [name for name in on if name != "noNamespace"], tmp_path).of_kind("Namespace")
     labels = namespace["metadata"]["labels"].items()

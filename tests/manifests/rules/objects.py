@@ -10,7 +10,7 @@ from tests.manifests.rendering import ROOT, Object, Render, title
 
 # Objects that users create before the first apply, as in manifests/README.md.
 MADE_BY_THE_USER = {
-    "ConfigMap": {"nereid-ca"},
+    "ConfigMap": {"nereid-ca", "nereid-signers"},
     "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton", "nereid-worker"},
 }
 LOCAL = "overlays/local"  # the one place with a Secret in plain text: it is valid in that cluster's S3 server alone
