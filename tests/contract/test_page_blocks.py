@@ -39,6 +39,7 @@ STANDALONE = "needs podman: tests/e2e/test_standalone.py runs the image like tha
 AWS = "needs an account of AWS"
 WITHOUT_SHM = "was printed by Triton where there is no /dev/shm, in a namespace of its own"
 CLUSTER = "needs a cluster with more than make cluster has, or makes one"
+ROLLOUTS = "needs Argo Rollouts in a cluster"
 BY_HAND = "was typed on the cluster; the tests there take the same steps by their own calls"
 OUTSIDE = "needs the internet"
 DOCKER = "needs docker: tests/e2e/test_compose.py runs the same commands with podman-compose"
@@ -179,6 +180,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "A canary": [KNATIVE],
         "Without KServe": [BY_HAND],
         "Blue and green": [BY_HAND, BY_HAND, BY_HAND],
+        "By Argo Rollouts": [ROLLOUTS],
         "Zero pods without Knative": [BY_HAND],
         "Security": [OUTSIDE],
     },

@@ -1,4 +1,4 @@
-"""Schemas for External Secrets 1 and Argo CD 3: the fields that the manifests use. No package has the complete ones."""
+"""Schemas for External Secrets 1, Argo CD 3, Argo Rollouts 1.10: the fields that are used; no package has all."""
 
 from typing import Any
 
@@ -95,6 +95,73 @@ APPLICATION_SET = _kind(
             "spec",
             metadata=fields("name", name=_NAME, labels=_TEXTS, annotations=_TEXTS),
             spec=_APPLICATION,
+        ),
+    ),
+)
+_ARGUMENT = fields(
+    "name", name=_NAME, value=_NAME, valueFrom=fields("fieldRef", fieldRef=fields("fieldPath", fieldPath=_NAME))
+)
+_ANALYSIS = fields("templates", templates=list_of(fields("templateName", templateName=_NAME)), args=list_of(_ARGUMENT))
+_COUNT = {"type": "integer", "minimum": 0}
+ROLLOUT = _kind(
+    "argoproj.io/v1alpha1",
+    "Rollout",
+    fields(
+        "selector",
+        "workloadRef",
+        "strategy",
+        progressDeadlineSeconds=_COUNT,
+        progressDeadlineAbort={"type": "boolean"},
+        selector=fields("matchLabels", matchLabels=_TEXTS),
+        workloadRef=fields(
+            "apiVersion",
+            "kind",
+            "name",
+            apiVersion={"const": "apps/v1"},
+            kind={"const": "Deployment"},
+            name=_NAME,
+            scaleDown={"enum": ["never", "onsuccess", "progressively"]},
+        ),
+        strategy=fields(
+            "blueGreen",
+            blueGreen=fields(
+                "activeService",
+                activeService=_NAME,
+                previewService=_NAME,
+                previewReplicaCount=_COUNT,
+                autoPromotionEnabled={"type": "boolean"},
+                scaleDownDelaySeconds=_COUNT,
+                prePromotionAnalysis=_ANALYSIS,
+            ),
+        ),
+    ),
+)
+_WEB = fields(
+    "url",
+    url=_NAME,
+    method={"enum": ["GET", "POST", "PUT"]},
+    timeoutSeconds=_COUNT,
+    jsonPath=_NAME,
+    jsonBody={"type": "object"},
+)
+ANALYSIS_TEMPLATE = _kind(
+    "argoproj.io/v1alpha1",
+    "AnalysisTemplate",
+    fields(
+        "metrics",
+        args=list_of(fields("name", name=_NAME, value=_NAME)),
+        metrics=list_of(
+            fields(
+                "name",
+                "provider",
+                name=_NAME,
+                count=_COUNT,
+                interval=_DURATION,
+                failureLimit=_COUNT,
+                consecutiveErrorLimit=_COUNT,
+                successCondition=_NAME,
+                provider=fields("web", web=_WEB),
+            )
         ),
     ),
 )

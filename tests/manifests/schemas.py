@@ -7,7 +7,7 @@
 | Knative, KEDA, the Prometheus operator | the models of cloudcoil, generated from the CRDs |
 | HTTPRoute, GRPCRoute of the Gateway API | of ours, see gateway.py |
 | InterceptorRoute of KEDA's HTTP add-on | one of ours, see interceptor.py |
-| External Secrets', Argo CD's | of ours, see operators.py |
+| External Secrets', Argo CD's, Argo Rollouts' | of ours, see operators.py |
 """
 
 import importlib
@@ -26,7 +26,7 @@ from referencing import Registry, Resource
 
 from tests.manifests.gateway import GRPC_ROUTE, HTTP_ROUTE
 from tests.manifests.interceptor import INTERCEPTOR_ROUTE
-from tests.manifests.operators import APPLICATION_SET, EXTERNAL_SECRET, SECRET_STORE
+from tests.manifests.operators import ANALYSIS_TEMPLATE, APPLICATION_SET, EXTERNAL_SECRET, ROLLOUT, SECRET_STORE
 from tests.manifests.rendering import ROOT, Object, read_documents
 
 # The oldest version that KServe's last releases support; newer ones have all of its fields.
@@ -47,6 +47,8 @@ _OURS = {
     ("external-secrets.io/v1", "ExternalSecret"): EXTERNAL_SECRET,
     ("external-secrets.io/v1", "SecretStore"): SECRET_STORE,
     ("argoproj.io/v1alpha1", "ApplicationSet"): APPLICATION_SET,
+    ("argoproj.io/v1alpha1", "Rollout"): ROLLOUT,
+    ("argoproj.io/v1alpha1", "AnalysisTemplate"): ANALYSIS_TEMPLATE,
 }
 _DEEPEST_FAULT = 12
 _TIMEOUT_S = 60
