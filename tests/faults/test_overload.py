@@ -306,10 +306,10 @@ def test_request_past_its_deadline_leaves_the_queue_of_triton(stack: Stack, tmp_
             return transformer.http.post("/predict/digit-finder", files=files, headers=limit).status_code
 
         assert send(0) == 200
-        # The time that this machine needs for 8 is not enough for 48.
+        # Half of the time that this machine needs for 8 is not enough for 48, even where it is less busy then.
         began = time.monotonic()
         assert set(threads.map(send, range(8))) == {200}
-        limit = {"X-Request-Timeout-Ms": str(int(1000 * (time.monotonic() - began)))}
+        limit = {"X-Request-Timeout-Ms": str(int(500 * (time.monotonic() - began)))}
         before = count(dropped), count(done)
         statuses = list(threads.map(send, range(48)))
         assert set(statuses) <= {200, 504}
