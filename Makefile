@@ -302,7 +302,7 @@ e2e-compose: .venv/.test .venv-compose/.installed ## Start compose.yaml with pod
 
 e2e-logging: $(TESTED) ## Try manifests/logging with the real Fluent Bit (FLUENT_BIT=<program>)
 	@$(BIN)/python -m tests.support.fluent_bit
-	@$(BIN)/pytest tests/e2e/test_logging.py
+	@$(BIN)/pytest tests/e2e/test_fluent_bit.py
 
 e2e-pipelines: .venv/.test .venv-tools/bin/actionlint .venv-tools/node_modules ## Lint and run the files of the pipelines with the programs of others (Go modules, npm; says what is missing)
 	@$(BIN)/pytest tests/e2e/test_pipelines.py

@@ -47,6 +47,8 @@ def report_errors(part: str, members: Members = dict) -> None:
         record = hint.get("log_record")
         found = {**members(), **getattr(record, "fields", {})}
         event.pop("modules", None)
+        for raised in event.get("exception", {}).get("values", []):
+            raised["value"] = ""  # an exception's own words may quote what it failed at; the log has them
         event["extra"] = {}  # the SDK's copy of the line's members, and the process's arguments
         event["tags"] = event.get("tags", {}) | {name: str(value) for name, value in found.items() if value != ""}
         return event
@@ -73,7 +75,7 @@ def report_errors(part: str, members: Members = dict) -> None:
             auto_session_tracking=False,
             shutdown_timeout=_FLUSH_S,
         )
-    except BadDsn:
+    except (BadDsn, ValueError):  # the latter of a port or an address
         log.error("no reports: SENTRY_DSN: got something else (not shown), expected a DSN of Sentry")
         return
     sentry_sdk.set_tag("part", part)

@@ -12,11 +12,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from environment import api_key
+from environment import api_key, sentry
 from environment.arguments import Parser, program
 from environment.listening import join, listen
 from environment.log_lines import JsonFormatter
-from environment.sentry import report_errors
 from environment.variables import describe_invalid, variable
 from worker.bucket import Buckets
 from worker.consumer import Consumer
@@ -62,7 +61,7 @@ def _run(settings: Settings) -> None:
             handler.setFormatter(JsonFormatter())
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("botocore").setLevel(logging.WARNING)
-    report_errors("worker")
+    sentry.report_errors("worker")
     together = settings.slots + 4  # beside the slots: receiving, hiding, counting
     metrics = Metrics()
     queue = Queue(
@@ -89,6 +88,7 @@ def _run(settings: Settings) -> None:
         consumer.run()
     log.info("stopped")
     logging.shutdown()
+    sentry.flush()
     sys.stdout.flush()
     # What did not end within its time was given back: another worker does it.
     os._exit(0)

@@ -1,6 +1,6 @@
 """The files of manifests/logging fit each other, the chart's values and the lines that the parts write.
 
-tests/e2e/test_logging.py runs them in the real Fluent Bit.
+tests/e2e/test_fluent_bit.py runs them in the real Fluent Bit.
 """
 
 import re

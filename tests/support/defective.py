@@ -9,8 +9,8 @@ from transformer.program import main
 
 async def infer_images(*arguments: Any, **_: Any) -> None:
     """In place of DataPlane's: a traceback whose frames hold the request."""
-    body = repr(arguments)
-    raise ValueError(f"a defect at {len(body) > 0}")
+    quoted = "".join(("pri", "vate"))  # in the words of the exception, and not in its source, which is reported
+    raise ValueError(f"a defect at {quoted} {arguments!r}")
 
 
 if __name__ == "__main__":

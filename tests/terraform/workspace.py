@@ -17,7 +17,7 @@ from tests.terraform import registry, schemas
 
 _REGISTRY = "https://registry.terraform.io/.well-known/terraform.json"
 _REACHED_WITHIN_S = 5
-_TIMEOUT_S = 900
+_TIMEOUT_S = 3600
 _TYPE = re.compile(r'^\s*(?:resource|data|ephemeral) "(\w+)"', re.MULTILINE)
 # Terraform's own, and hashes of the published providers, which the schemas of npm do not have.
 _LEFT_OUT = shutil.ignore_patterns(".terraform", "*.tfstate*", ".terraform.lock.hcl")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -104,7 +105,7 @@ def test_request_id_is_a_field_of_every_part(tmp_path: Path, lines: dict[str, li
 
 
 def test_broken_lines_are_records_too(tmp_path: Path) -> None:
-    long = json.dumps({"message": "x" * 300_000, "request_id": "long"})
+    long = json.dumps({"message": "x" * 150_000, "request_id": "long"})
     LogFile(tmp_path, "transformer-container").write(
         [
             "2026-11-28 00:12:11,724 ERROR transformer failed",
@@ -137,17 +138,64 @@ def test_broken_lines_are_records_too(tmp_path: Path) -> None:
     assert by_message["first"]["request_id"] == "1"
     for line in ("a library's own words", "[1, 2]", '{"half": '):
         assert any(line in message for message in by_message), line
-    assert by_message["x" * 300_000]["request_id"] == "long"
+    assert by_message["x" * 150_000]["request_id"] == "long"
     assert any(str(message).startswith("not UTF-8: ") for message in messages)
     assert by_message["5"]["level"] == ["INFO"]
     assert any("KeyError: 'z'" in str(message) and "y.py" in str(message) for message in messages)
     assert messages[-1] == "last"
 
 
-def test_other_namespaces_are_left_alone(tmp_path: Path) -> None:
+def test_traceback_with_its_cause_is_one_record_and_what_follows_another(tmp_path: Path) -> None:
+    traceback = [
+        "Traceback (most recent call last):",
+        '  File "x.py", line 3, in <module>',
+        "KeyError: 1",
+        "",
+        "During handling of the above exception, another exception occurred:",
+        "",
+        "Traceback (most recent call last):",
+        '  File "y.py", line 4, in <module>',
+        "tritonclient.utils.InferenceServerException: no",
+    ]
+    many = [f"a library's line {number}" for number in range(20_000)]
+    LogFile(tmp_path, "transformer-container").write(
+        ["2026-11-28 00:12:11,724 ERROR transformer failed", *traceback, *many, json.dumps({"message": "last"})]
+    )
+    messages = [record["message"] for record in collect_until_last(tmp_path)]
+    assert messages[:2] == ["failed", "\n".join(traceback)]
+    assert max(map(len, messages)) < 220_000
+    assert "\n".join(messages[2:-1]).splitlines() == many
+
+
+def collect_until_last(tmp_path: Path) -> list[Record]:
+    """All records, once the one whose message is `last` is there."""
+    with run_fluent_bit(tmp_path / "fluent-bit", tmp_path, STDOUT):
+        records = tmp_path / "fluent-bit" / "records"
+        wait_until(lambda: b'"last"' in (records.read_bytes() if records.exists() else b""), log=records, seconds=60)
+        time.sleep(2)
+    return read(records)
+
+
+def test_line_of_many_spaces_holds_nothing_up(tmp_path: Path) -> None:
+    head = "I1128 00:11:13.794512 1 server.cc:604] "
+    spaces, quotes = head + '"x' + " " * 150_000 + "y", head + '" ' * 70_000 + "y"
+    LogFile(tmp_path, "kserve-container").write([spaces, quotes, head + '"last"'])
+    started = time.monotonic()
+    records = collect_until_last(tmp_path)
+    assert [record.get("logger") for record in records] == ["server.cc:604"] * 3
+    assert time.monotonic() - started < 30  # one that is quadratic takes minutes
+
+
+@pytest.mark.parametrize("output", ["loki", "cloudwatch", "stdout"])
+def test_other_namespaces_are_left_alone(tmp_path: Path, output: str) -> None:
+    (files,) = re.findall("^LOG_FILES=/var/log/containers/(.*)$", (FOLDER / f"{output}.env").read_text(), re.MULTILINE)
     LogFile(tmp_path, "transformer-container", namespace="team-b").write(['{"message": "theirs"}'])
     LogFile(tmp_path, "transformer-container").write(['{"message": "ours"}'])
-    assert [record["message"] for record in collect(tmp_path, tmp_path, 1)] == ["ours"]
+    with run_fluent_bit(tmp_path / "state", tmp_path, STDOUT, {"LOG_FILES": str(tmp_path / files)}):
+        records = tmp_path / "state" / "records"
+        wait_until(lambda: bool(read(records)), log=tmp_path / "state" / "log", seconds=30)
+        time.sleep(2)
+    assert [record["message"] for record in read(records)] == ["ours"]
 
 
 class Loki:
@@ -169,6 +217,7 @@ class Loki:
             for stream in pushed["streams"]:
                 for timestamp, line, *metadata in stream["values"]:
                     assert timestamp.isdigit()
+                    assert len(line) < 256_000  # Loki's default
                     self.streams.append((stream["stream"], line, *(metadata or [{}])))
             return 204
 
