@@ -38,7 +38,9 @@ resource "helm_release" "load_balancer_controller" {
     })),
   ]
 
-  depends_on = [module.eks, module.load_balancer_controller_role]
+  # Every other chart needs this one, so on destroy the network outlives them all: NAT, routes and endpoints, without which
+  # nothing that they made in AWS would be deleted.
+  depends_on = [module.eks, module.vpc, module.endpoints, module.load_balancer_controller_role]
 }
 
 module "external_dns_role" {
@@ -120,7 +122,8 @@ resource "helm_release" "karpenter" {
     }),
   ]
 
-  depends_on = [module.eks, helm_release.load_balancer_controller]
+  # Its role, queue and rights, which its values do not name all: they go after it.
+  depends_on = [module.karpenter, helm_release.load_balancer_controller]
 }
 
 resource "helm_release" "node_pools" {
@@ -150,7 +153,7 @@ resource "helm_release" "node_pools" {
     }),
   ]
 
-  depends_on = [helm_release.karpenter]
+  depends_on = [module.karpenter, helm_release.karpenter]
 }
 
 resource "helm_release" "nvidia_device_plugin" {
@@ -174,7 +177,7 @@ resource "helm_release" "storage" {
 
   values = [yamlencode({ fileSystem = one(aws_efs_file_system.engines[*].id) })]
 
-  depends_on = [module.eks, aws_efs_mount_target.engines]
+  depends_on = [helm_release.load_balancer_controller, aws_efs_mount_target.engines]
 }
 
 # KServe
@@ -239,7 +242,7 @@ resource "helm_release" "kserve_crd" {
   namespace        = "kserve"
   create_namespace = true
 
-  depends_on = [module.eks]
+  depends_on = [helm_release.load_balancer_controller]
 }
 
 resource "helm_release" "kserve" {
