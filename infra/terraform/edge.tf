@@ -83,7 +83,7 @@ resource "aws_vpc_security_group_ingress_rule" "clients" {
 
 resource "aws_vpc_security_group_egress_rule" "pods" {
   security_group_id            = aws_security_group.load_balancer.id
-  description                  = "REST and gRPC of pods, which have the nodes' security group"
+  description                  = "REST and gRPC of pods, which have the security group of the nodes"
   ip_protocol                  = "tcp"
   from_port                    = local.rest_port
   to_port                      = local.grpc_port
@@ -91,8 +91,8 @@ resource "aws_vpc_security_group_egress_rule" "pods" {
 }
 
 # Of a body behind an ALB a WAF sees the first 8 KB, and that is fixed; of gRPC it sees none. AWS' common rules block any
-# body above 8 KB, which every image is, and look for scripts and addresses in it, which the metadata of a JPEG has. So
-# those rules count, and a rule of our own blocks what they found on routes that take no images. How large a body may
+# body above 8 KB, which every image is, and those and the ones of known bad inputs look for scripts, addresses and
+# commands in it, which the metadata of a JPEG may have. So those rules count, and a rule of our own blocks what they found on routes that take no images. How large a body may
 # be only its Content-Length says; without one, and of gRPC, the transformer's own limit holds.
 resource "aws_wafv2_web_acl" "edge" {
   name        = var.name
@@ -274,7 +274,12 @@ resource "aws_wafv2_web_acl" "edge" {
 }
 
 locals {
-  # Rules of AWS that judge a body, with the labels that they leave where they count.
+  # Rules of AWS that judge a body, of two groups, with the labels that they leave where they count.
+  known_body_rules = {
+    JavaDeserializationRCE_BODY = "JavaDeserializationRCE_Body"
+    Log4JRCE_BODY               = "Log4JRCE_Body"
+    ReactJSRCE_BODY             = "ReactJSRCE_Body"
+  }
   body_rules = {
     CrossSiteScripting_BODY = "CrossSiteScripting_Body"
     EC2MetaDataSSRF_BODY    = "EC2MetaDataSSRF_Body"
@@ -282,11 +287,14 @@ locals {
     GenericRFI_BODY         = "GenericRFI_Body"
     SizeRestrictions_BODY   = "SizeRestrictions_Body"
   }
-  body_labels = [for each in values(local.body_rules) : "awswaf:managed:aws:core-rule-set:${each}"]
+  body_labels = concat(
+    [for each in values(local.known_body_rules) : "awswaf:managed:aws:known-bad-inputs:${each}"],
+    [for each in values(local.body_rules) : "awswaf:managed:aws:core-rule-set:${each}"],
+  )
 
   managed_rules = [
     { name = "AWSManagedRulesAmazonIpReputationList", priority = 20, counted = [] },
-    { name = "AWSManagedRulesKnownBadInputsRuleSet", priority = 30, counted = [] },
+    { name = "AWSManagedRulesKnownBadInputsRuleSet", priority = 30, counted = keys(local.known_body_rules) },
     { name = "AWSManagedRulesCommonRuleSet", priority = 40, counted = keys(local.body_rules) },
   ]
 

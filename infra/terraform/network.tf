@@ -3,10 +3,20 @@
 
 data "aws_availability_zones" "available" {
   #checkov:skip=CKV_AWS_394:only the first three are taken, in the order of their names, to which AWS adds at the end
+  # EKS takes no subnet in these.
+  exclude_zone_ids = ["use1-az3", "usw1-az2", "cac1-az3"]
+
   # Without local zones.
   filter {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
+  }
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.names) >= 3
+      error_message = "region: got ${var.region}, where EKS takes ${length(self.names)} zones (${join(", ", self.names)}), expected a region with three or more."
+    }
   }
 }
 
