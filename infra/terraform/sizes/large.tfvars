@@ -4,4 +4,4 @@ system_nodes           = { instance_types = ["m7i.xlarge", "m7a.xlarge", "m6i.xl
 cpu_nodes              = { min = 5, max = 8, spot_max = 6 }
 pods                   = { min = 24, max = 64 }
 prometheus_gib         = 200
-requests_per_5_minutes = 100000
+requests_per_5_minutes = 200000
