@@ -69,14 +69,18 @@ resource "aws_sns_topic_subscription" "email" {
   endpoint  = var.alarm_email
 }
 
-# The controller made it, with the name that the overlay gives it.
-data "aws_lb" "edge" {
-  count = var.load_balancer_exists ? 1 : 0
-
-  name = var.name
+# The controller makes it, from the one Ingress, with these tags. Before the overlay, and in a teardown, there is none.
+data "aws_lbs" "edge" {
+  tags = {
+    "elbv2.k8s.aws/cluster" = var.name
+    "ingress.k8s.aws/stack" = var.knative ? "knative-serving/kourier" : "${local.namespace}/${local.ingress}"
+  }
 }
 
 locals {
+  # As its metrics name it: app/<name>/<id>.
+  load_balancer = one([for each in data.aws_lbs.edge.arns : split(":loadbalancer/", each)[1]])
+
   web_acl_dimensions = { WebACL = aws_wafv2_web_acl.edge.name, Region = var.region, Rule = "ALL" }
 
   always_watched = {
@@ -134,8 +138,8 @@ locals {
     {
       for name, each in local.load_balancer_watched : name => merge(each, {
         namespace  = "AWS/ApplicationELB"
-        dimensions = { LoadBalancer = data.aws_lb.edge[0].arn_suffix }
-      }) if var.load_balancer_exists
+        dimensions = { LoadBalancer = local.load_balancer }
+      }) if local.load_balancer != null
     },
   )
 }
@@ -161,7 +165,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
 
 # Healthy pods are counted for each target group: the least of them.
 resource "aws_cloudwatch_metric_alarm" "unhealthy" {
-  count = var.load_balancer_exists ? 1 : 0
+  count = local.load_balancer == null ? 0 : 1
 
   alarm_name          = "${var.name}-alb-unhealthy"
   alarm_description   = "A pod is not a healthy target for 10 minutes: the network policy nereid-alb, or a pod that is not ready"
@@ -176,6 +180,6 @@ resource "aws_cloudwatch_metric_alarm" "unhealthy" {
     id          = "unhealthy"
     return_data = true
     period      = 300
-    expression  = "SELECT MAX(UnHealthyHostCount) FROM SCHEMA(\"AWS/ApplicationELB\", LoadBalancer,TargetGroup) WHERE LoadBalancer = '${data.aws_lb.edge[0].arn_suffix}'"
+    expression  = "SELECT MAX(UnHealthyHostCount) FROM SCHEMA(\"AWS/ApplicationELB\", LoadBalancer,TargetGroup) WHERE LoadBalancer = '${local.load_balancer}'"
   }
 }

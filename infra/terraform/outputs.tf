@@ -1,10 +1,15 @@
 output "overlay" {
-  description = "kustomization.yaml of this installation, for manifests/overlays/aws"
+  description = "kustomization.yaml of this installation without its images, for manifests/overlays/aws/terraform"
   value       = local.overlay
 }
 
+output "images" {
+  description = "kustomization.yaml with the images over it, for manifests/overlays/aws: once, then the pipeline's or yours"
+  value       = local.images_overlay
+}
+
 output "publish_overlay" {
-  description = "kustomization.yaml of the Job that publishes, for manifests/overlays/aws-publish"
+  description = "kustomization.yaml of the Job that publishes, for manifests/overlays/aws/publish"
   value       = local.publish_overlay
 }
 
@@ -25,7 +30,7 @@ output "registry_login_command" {
 
 output "triton_copy_command" {
   description = "Copies NVIDIA's Triton to the registry, with skopeo; nothing with triton = cpu"
-  value       = var.triton == "cpu" ? "true" : "skopeo copy docker://nvcr.io/nvidia/tritonserver:${local.triton_tag} docker://${local.registry}/${local.repositories["tritonserver"]}:${local.triton_tag}"
+  value       = var.triton == "cpu" ? "true" : "skopeo copy --override-os linux --override-arch amd64 docker://nvcr.io/nvidia/tritonserver${local.triton_source} docker://${local.registry}/${local.repositories["tritonserver"]}:${local.triton_tag}"
 }
 
 output "repository" {

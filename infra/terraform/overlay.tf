@@ -1,4 +1,5 @@
-# The overlay of this installation, with every value that is known here: `terraform output -raw overlay`.
+# The overlay of this installation, with every value that is known here: `terraform output -raw overlay`. What changes with
+# each deployment, its images, is an overlay over it, which this folder writes once.
 
 locals {
   # What the overlay's pods run, by the name that manifests/ has for it: its repository of ours.
@@ -11,6 +12,8 @@ locals {
   # Tags of manifests/components/images: what `make images` pushes without TAG, and NVIDIA's.
   nereid_tag = "0.1.0"
   triton_tag = "26.11-py3"
+  # Of a list of platforms too: skopeo then takes that of our nodes.
+  triton_source = var.triton_digest == null ? ":${local.triton_tag}" : "@${var.triton_digest}"
 
   overlay_images = {
     for kind, images in { serving = local.served_images, jobs = local.job_images } : kind => [
@@ -50,7 +53,6 @@ locals {
   }
 
   overlay = templatefile("${path.module}/templates/overlay.yaml.tftpl", merge(local.of_every_overlay, {
-    images          = local.overlay_images.serving
     service_account = local.service_account
     knative         = var.knative
     gpu             = var.gpu_nodes != null
@@ -69,6 +71,8 @@ locals {
     max_gpus        = try(var.gpu_nodes.max, 0)
   }))
 
+  images_overlay = templatefile("${path.module}/templates/images.yaml.tftpl", { images = local.overlay_images.serving })
+
   publish_overlay = templatefile("${path.module}/templates/publish.yaml.tftpl", merge(local.of_every_overlay, {
     images = local.overlay_images.jobs
   }))
@@ -77,6 +81,6 @@ locals {
 data "aws_ecr_image" "pushed" {
   for_each = var.image_tag == null ? toset([]) : toset(concat(values(local.served_images), values(local.job_images)))
 
-  repository_name = module.registry[each.value].repository_name
+  repository_name = local.repositories[each.value]
   image_tag       = local.tags_of[each.value]
 }

@@ -11,7 +11,7 @@ locals {
 module "registry" {
   source   = "terraform-aws-modules/ecr/aws"
   version  = "3.2.0"
-  for_each = local.repositories
+  for_each = var.create_registry ? local.repositories : {}
 
   repository_name                 = each.value
   repository_image_tag_mutability = "IMMUTABLE"
@@ -22,23 +22,8 @@ module "registry" {
   create_repository_policy = false
   attach_repository_policy = false
 
-  # An image that serves may be old: only untagged ones, and beyond fifty, go.
-  repository_lifecycle_policy = jsonencode({
-    rules = [
-      {
-        rulePriority = 1
-        description  = "Untagged for two weeks"
-        selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 14 }
-        action       = { type = "expire" }
-      },
-      {
-        rulePriority = 2
-        description  = "More than fifty"
-        selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 50 }
-        action       = { type = "expire" }
-      },
-    ]
-  })
+  # Nothing expires: ECR does not know what serves, and signatures and SBOMs are untagged. docs/terraform.md, Upgrade.
+  create_lifecycle_policy = false
 }
 
 # Once for an account: with create_provider = false where it has this issuer already.
@@ -104,7 +89,10 @@ locals {
         "ecr:PutImage",
         "ecr:UploadLayerPart",
       ]
-      resources = [for each in module.registry : each.repository_arn]
+      resources = [
+        for each in values(local.repositories) :
+        "arn:${data.aws_partition.current.partition}:ecr:${var.region}:${var.account_id}:repository/${each}"
+      ]
     },
   ]
 }

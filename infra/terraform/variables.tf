@@ -12,7 +12,7 @@ variable "account_id" {
 
 variable "region" {
   type        = string
-  description = "With three availability zones or more"
+  description = "With three availability zones or more that EKS takes"
 
   validation {
     condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
@@ -221,10 +221,27 @@ variable "triton" {
   }
 }
 
+variable "triton_digest" {
+  type        = string
+  default     = null
+  description = "Of NVIDIA's image, which is copied by it then, and not by its tag: what `skopeo inspect --format '{{.Digest}}'` said when you looked at it"
+
+  validation {
+    condition     = var.triton_digest == null ? true : can(regex("^sha256:[0-9a-f]{64}$", var.triton_digest))
+    error_message = "triton_digest: expected sha256: and 64 digits of 0-9 and a-f."
+  }
+}
+
+variable "create_registry" {
+  type        = bool
+  default     = true
+  description = "Whether the repositories of images are made: once for an account and region, for their names are fixed. false: those of another installation are used"
+}
+
 variable "image_tag" {
   type        = string
   default     = null
-  description = "Of images that are in ECR: the overlay then names their digests. Without it, for a first apply, it names tags"
+  description = "Of images that are in ECR: the overlays then name their digests. Without it, for a first apply, they name tags"
 }
 
 variable "pipeline" {
@@ -241,9 +258,9 @@ variable "pipeline" {
   validation {
     condition = var.pipeline == null ? true : alltrue([
       for each in concat(var.pipeline.images_subjects, var.pipeline.models_subjects) :
-      can(regex("^(repo:[^/:*]+/[^/:*]+:(ref:refs/(heads|tags)/[^*]+|environment:[^*]+)|project_path:[^:*]+/[^:*]+:ref_type:(branch|tag):ref:[^*]+)$", each))
+      can(regex("^(repo:([^/:*@]+/[^/:*@]+|[^/:*@]+@[0-9]+/[^/:*@]+@[0-9]+):(ref:refs/(heads|tags)/[^*]+|environment:[^*]+)|project_path:[^:*]+/[^:*]+:ref_type:(branch|tag):ref:[^*]+)$", each))
     ])
-    error_message = "pipeline: expected subjects such as repo:acme/vision:ref:refs/heads/main or project_path:acme/vision:ref_type:branch:ref:main, without *."
+    error_message = "pipeline: expected subjects such as repo:acme/vision:ref:refs/heads/main, repo:acme@123456/vision@456789:environment:registry or project_path:acme/vision:ref_type:branch:ref:main, without *."
   }
 
   validation {
@@ -300,7 +317,7 @@ variable "client_cidrs" {
 variable "requests_per_5_minutes" {
   type        = number
   default     = 6000
-  description = "Of one address; more are blocked by the WAF until they are fewer"
+  description = "Of one address, which may be the NAT of many clients; more are blocked by the WAF until they are fewer"
 
   validation {
     condition     = var.requests_per_5_minutes >= 10
@@ -363,21 +380,15 @@ variable "alarm_email" {
   description = "Who gets alarms, once the address is confirmed. Others subscribe to the topic"
 }
 
-variable "load_balancer_exists" {
-  type        = bool
-  default     = false
-  description = "Set it after the first `kubectl apply`: the load balancer, which is the controller's, gets its alarms"
-}
-
 # Overlay
 
 variable "manifests" {
   type = object({
-    root = optional(string, "../..")
+    root = optional(string, "../../..")
     ref  = optional(string, "")
   })
   default     = {}
-  description = "Where the overlay finds manifests/: from manifests/overlays/aws, or a repository: root https://git.example.com/nereid//manifests, ref ?ref=v0.1.0"
+  description = "Where the overlay finds manifests/: from manifests/overlays/aws/terraform, or a repository: root https://git.example.com/nereid//manifests, ref ?ref=v0.1.0"
 }
 
 variable "delete_everything" {

@@ -148,6 +148,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     },
     "docs/terraform.md": {
         "Production on AWS by Terraform": [AWS],
+        "Knative": [AWS],
         "The pipeline": [AWS],
         "Teardown": [AWS],
     },

@@ -7,6 +7,7 @@ import json
 import re
 from decimal import Decimal
 from fnmatch import fnmatch
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from containers.build import IMAGES
+from containers.overlay import set_images
 from tests.manifests.__main__ import judge
 from tests.manifests.environment import quantity
 from tests.manifests.pod import containers_of, pods_of
@@ -90,7 +92,8 @@ def test_every_output_says_what_it_is_and_is_on_the_page() -> None:
     page = PAGE.read_text()
     for name, each in blocks("output").items():
         assert each.get("description"), name
-        assert name in page, f"{name} is not in {PAGE.name}"
+        shown = re.search(rf"`{name}`|output (-raw )?{name}\b", page)
+        assert shown, f"{name} is not in {PAGE.name}"
 
 
 def test_what_has_no_default_is_in_the_example() -> None:
@@ -186,6 +189,99 @@ def test_gpu_nodes_are_those_that_the_component_selects() -> None:
         assert re.search(rf'key\s*[=:]\s*"?{re.escape(tolerated["key"])}', text)
 
 
+# What AWS takes as a description: EC2 rejects an apostrophe in one of a rule, IAM anything beyond Latin-1.
+DESCRIBED = {
+    "aws_security_group": r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}",
+    "aws_vpc_security_group_ingress_rule": r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}",
+    "aws_vpc_security_group_egress_rule": r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}",
+    "aws_wafv2_web_acl": r"[\w+=:#@/\-,.][\w+=:#@/\-,.\s]+[\w+=:#@/\-,.]",
+}
+
+
+@pytest.mark.parametrize("kind", DESCRIBED)
+def test_descriptions_are_such_as_aws_takes(kind: str) -> None:
+    found = {name: each["description"] for name, each in blocks("resource", of=kind).items()}
+    filled = {name: re.sub(r"\$\{[\w.]+\}", "vision.example.com", text) for name, text in found.items()}
+    assert filled
+    assert {name: text for name, text in filled.items() if not re.fullmatch(DESCRIBED[kind], text)} == {}
+
+
+def test_descriptions_of_roles_and_keys_are_such_as_aws_takes() -> None:
+    found = [each["description"] for each in blocks("module").values() if "description" in each]
+    assert len(found) >= 6
+    assert [text for text in found if not re.fullmatch(r"[\t\n\r\x20-\x7e\xa1-\xff]{1,1000}", text)] == []
+
+
+def test_the_network_outlives_every_chart() -> None:
+    """A destroy goes the other way round: a chart whose pods lost NAT or endpoints leaves behind what it made."""
+    releases = blocks("resource", of="helm_release")
+    needs = {name: " ".join(map(str, each["depends_on"])) for name, each in releases.items()}
+    assert "module.vpc" in needs["load_balancer_controller"]
+    assert "module.endpoints" in needs["load_balancer_controller"]
+
+    def reaches(name: str) -> bool:
+        others = re.findall(r"helm_release\.(\w+)", needs[name])
+        return name == "load_balancer_controller" or any(reaches(each) for each in others)
+
+    assert [name for name in needs if not reaches(name)] == []
+    for name in ("karpenter", "node_pools"):
+        assert "module.karpenter" in needs[name]
+
+
+# The pipeline
+
+
+def subject_is_valid(subject: str) -> bool:
+    (pattern,) = re.findall(r'can\(regex\("(\^\(repo:.*)", each\)\)', files()["variables.tf"])
+    return re.fullmatch(pattern, subject) is not None
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "repo:acme/vision:environment:registry",
+        "repo:acme/vision:ref:refs/heads/main",
+        "repo:acme@123456/vision@456789:environment:registry",
+        "repo:acme@123456/vision@456789:ref:refs/tags/v1",
+        "project_path:acme/teams/vision:ref_type:branch:ref:main",
+    ],
+)
+def test_subjects_of_github_and_gitlab_are_valid(subject: str) -> None:
+    assert subject_is_valid(subject)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "repo:acme/vision:*",
+        "repo:acme/*:environment:registry",
+        "repo:acme@123456/vision:environment:registry",
+        "repo:acme@123456/*@456789:environment:registry",
+        "repo:acme@*/vision@456789:environment:registry",
+        "repo:acme@123456/vision@456789:pull_request",
+        "project_path:acme/vision:ref_type:branch:ref:*",
+    ],
+)
+def test_subjects_that_others_could_have_are_not(subject: str) -> None:
+    assert not subject_is_valid(subject)
+
+
+def test_subjects_of_the_example_are_the_environments_of_the_workflows() -> None:
+    pipeline = values_of(EXAMPLE)["pipeline"]
+    subjects = pipeline["images_subjects"] + pipeline["models_subjects"]
+    assert [each for each in subjects if not subject_is_valid(each)] == []
+    workflows = "".join(each.read_text() for each in (ROOT / ".github" / "workflows").glob("*.yml"))
+    of_workflows = set(re.findall(r"^    environment: (\w+)$", workflows, re.MULTILINE))
+    assert {each.rpartition(":")[2] for each in subjects} == of_workflows
+
+
+def test_the_audience_is_the_one_that_gitlab_requests() -> None:
+    requested = re.findall(r"AWS_ID_TOKEN:\n\s+aud: (\S+)", (ROOT / ".gitlab-ci.yml").read_text())
+    (default,) = re.findall(r'audience\s+= optional\(string, "([^"]+)"\)', files()["variables.tf"])
+    assert set(requested) == {default}
+    assert "audience" not in EXAMPLE.read_text()
+
+
 # Rights
 
 
@@ -225,6 +321,15 @@ def test_uploads_need_no_header_of_encryption() -> None:
 # The web ACL
 
 
+def test_every_rule_on_a_body_counts_and_has_its_label() -> None:
+    names = named_locals()
+    rules = {"core-rule-set": names["body_rules"], "known-bad-inputs": names["known_body_rules"]}
+    for group, found in rules.items():
+        assert f'"awswaf:managed:aws:{group}:${{each}}"' in files()["edge.tf"]
+        assert all(name.endswith("_BODY") and label == f"{name[:-5]}_Body" for name, label in found.items())
+    assert {"Log4JRCE_BODY", "JavaDeserializationRCE_BODY"} <= rules["known-bad-inputs"].keys()
+
+
 def test_every_route_with_a_body_may_have_an_image() -> None:
     prefixes = named_locals()["body_routes"]
     routes = [
@@ -257,6 +362,9 @@ def test_the_load_balancer_keeps_the_times_of_the_component() -> None:
 # The overlay
 
 
+SERVED = ("nereid/predictor", "nereid/transformer", "nvcr.io/nvidia/tritonserver")
+
+
 def overlay_values(**changed: Any) -> dict[str, Any]:
     root = changed.pop("root", "../..")
     names = named_locals()
@@ -269,7 +377,7 @@ def overlay_values(**changed: Any) -> dict[str, Any]:
         "s3_endpoint": "https://bucket.vpce-0123456789abcdef0-abcdefgh.s3.eu-central-1.vpce.amazonaws.com",
         "s3_addresses": ["10.64.136.10", "10.64.137.10", "10.64.138.10"],
         "pod_identity_agent": names["pod_identity_agent"],
-        "images": [image("nereid/predictor"), image("nereid/transformer"), image("nvcr.io/nvidia/tritonserver")],
+        "images": [image(each) for each in SERVED],
         "service_account": names["service_account"],
         "knative": False,
         "gpu": False,
@@ -302,15 +410,21 @@ def image(name: str) -> dict[str, str]:
 
 
 def quota_of(pods: int, kind: str) -> dict[str, int]:
-    """As overlay.tf computes it."""
-    one = named_locals()["pod_sizes"][kind]
-    return {
-        "pods": pods + 12,
-        "cpu": int(-(-(one["cpu"] * (pods + 1) + 8) // 1)),
-        "memory": int(-(-(one["memory_gib"] * (pods + 1) + 16) // 1)),
-        "cpu_limit": int(-(-(one["cpu_limit"] * (pods + 1) + 16) // 1)),
-        "memory_limit": int(-(-(one["memory_limit_gib"] * (pods + 1) + 32) // 1)),
-    }
+    """The quota by the expressions of overlay.tf."""
+    text = files()["overlay.tf"].partition("  quota = ")[2].partition("\n  }\n")[0]
+    found = dict(re.findall(r"^ +(\w+) += (?:ceil\()?([^#\n]*?)\)?$", text, re.MULTILINE))
+    assert len(found) == 5
+    sizes = {f"local.pod.{name}": value for name, value in named_locals()["pod_sizes"][kind].items()}
+    return {name: _computed(each, sizes | {"var.pods.max": pods}) for name, each in found.items()}
+
+
+def _computed(text: str, values: dict[str, Any]) -> int:
+    """A sum of products, rounded up."""
+    for name in sorted(values, key=len, reverse=True):
+        text = text.replace(name, str(values[name]))
+    text = re.sub(r"\((\d+) \+ 1\)", lambda one: str(int(one[1]) + 1), text)
+    terms = [[Decimal(each) for each in term.split("*")] for term in text.split("+")]
+    return ceil(sum(prod(each) for each in terms))
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -326,10 +440,15 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def make(folder: Path, template: str, **changed: Any) -> Render:
-    """The overlay beside a link to our manifests, as it would be in a checkout."""
-    (folder / "aws").mkdir(parents=True)
-    root = Path("../" * (len(folder.resolve().parts) + 1)) / MANIFESTS.relative_to("/")
-    (folder / "aws" / "kustomization.yaml").write_text(fill(template, overlay_values(root=root, **changed)))
+    """The overlay beside a link to our manifests, as it would be in a checkout, below that of its images."""
+    below = folder / "aws" / ("terraform" if template == "overlay.yaml.tftpl" else "publish")
+    below.mkdir(parents=True)
+    root = Path("../" * (len(folder.resolve().parts) + 2)) / MANIFESTS.relative_to("/")
+    values = overlay_values(root=root, **changed)
+    (below / "kustomization.yaml").write_text(fill(template, values))
+    if below.name == "publish":
+        return render_foreign(below)
+    (folder / "aws" / "kustomization.yaml").write_text(fill("images.yaml.tftpl", values))
     return render_foreign(folder / "aws")
 
 
@@ -368,6 +487,38 @@ def test_the_overlay_has_what_terraform_knows(tmp_path: Path) -> None:
     s3, agent = policy["spec"]["egress"]
     assert [each["ipBlock"]["cidr"] for each in s3["to"]] == ["10.64.136.10/32", "10.64.137.10/32", "10.64.138.10/32"]
     assert agent["ports"] == [{"port": 80, "protocol": "TCP"}]
+
+
+def test_the_pipeline_writes_every_image_of_ours() -> None:
+    """Where the overlay is made again, digests stay: they are in the folder above."""
+    made = fill("images.yaml.tftpl", overlay_values())
+    pushed = {name: f"registry.acme.test/{name}@sha256:{'8' * 64}" for name in SERVED if name.startswith("nereid/")}
+    text, written = set_images(made, pushed)
+    assert set(written) == set(pushed)
+    assert text.count(f"digest: sha256:{'8' * 64}") == len(pushed)
+    assert "images:" not in fill("overlay.yaml.tftpl", overlay_values())
+
+
+def test_the_overlay_is_kept() -> None:
+    ignored = (ROOT / ".gitignore").read_text().split()
+    for name in ("aws/kustomization.yaml", "aws/terraform/kustomization.yaml"):
+        assert not any(f"/manifests/overlays/{name}".startswith(each) for each in ignored if each[:1] == "/"), name
+
+
+@needs_kubectl
+@pytest.mark.parametrize("case", ["gpu", "many"])
+def test_the_quota_holds_all_pods_and_one_for_an_update(case: str, tmp_path: Path) -> None:
+    rendered = make(tmp_path, "overlay.yaml.tftpl", **CASES[case])
+    (pod,) = pods_of(rendered)
+    quota = rendered.named("ResourceQuota", "nereid")
+    assert quota is not None
+    hard = quota["spec"]["hard"]
+    pods = CASES[case]["max_pods"] + 1
+    for of in ("requests", "limits"):
+        for name in ("cpu", "memory"):
+            each = sum((quantity(one["resources"][of][name]) for one in containers_of(pod)), Decimal())
+            assert quantity(hard[f"{of}.{name}"]) >= each * pods, f"{of}.{name}"
+    assert int(hard["pods"]) > pods
 
 
 @needs_kubectl

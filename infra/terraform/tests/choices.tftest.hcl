@@ -26,24 +26,31 @@ run "karpenter_loki_and_images_by_digest" {
   command = apply
 
   variables {
-    image_tag            = "0.1.0"
-    triton               = "cpu"
-    autoscaler           = "karpenter"
-    cpu_nodes            = { spot_max = 4 }
-    logs                 = { to = "loki", loki_host = "loki-gateway.loki.svc" }
-    pods                 = { min = 24, max = 64 }
-    load_balancer_exists = true
-    delete_everything    = true
+    image_tag         = "0.1.0"
+    triton            = "cpu"
+    autoscaler        = "karpenter"
+    cpu_nodes         = { spot_max = 4 }
+    logs              = { to = "loki", loki_host = "loki-gateway.loki.svc" }
+    pods              = { min = 24, max = 64 }
+    create_registry   = false
+    delete_everything = true
+  }
+
+  override_data {
+    target = data.aws_lbs.edge
+    values = {
+      arns = ["arn:aws:elasticloadbalancing:eu-central-1:111122223333:loadbalancer/app/nereid/0123456789abcdef"]
+    }
   }
 
   assert {
-    condition     = strcontains(output.overlay, "components/cpu-triton") && !strcontains(output.overlay, "tritonserver")
+    condition     = strcontains(output.overlay, "components/cpu-triton") && !strcontains(output.images, "tritonserver")
     error_message = "expected the embedded Triton"
   }
 
   assert {
-    condition     = length(regexall("digest: sha256:", output.overlay)) == 3 && length(regexall("newTag", output.overlay)) == 0
-    error_message = "expected a digest for each image of the pod"
+    condition     = length(regexall("digest: sha256:", output.images)) == 3 && length(regexall("newTag|digest", output.overlay)) == 0
+    error_message = "expected a digest for each image of the pod, in the overlay of images alone"
   }
 
   assert {
@@ -77,6 +84,11 @@ run "karpenter_loki_and_images_by_digest" {
   }
 
   assert {
+    condition     = length(module.registry) == 0
+    error_message = "expected repositories of another installation"
+  }
+
+  assert {
     condition     = strcontains(output.overlay, "deletion_protection.enabled=false")
     error_message = "expected a load balancer that can be deleted"
   }
@@ -93,7 +105,7 @@ run "gpus_on_the_internet_with_a_pipeline" {
     internet_facing = true
     pipeline = {
       images_subjects = ["repo:acme/vision:ref:refs/heads/main"]
-      models_subjects = ["repo:acme/vision:environment:models"]
+      models_subjects = ["repo:acme@123456/vision@456789:environment:production"]
     }
   }
 

@@ -127,7 +127,7 @@ run "defaults" {
   }
 
   assert {
-    condition     = strcontains(output.overlay, "newTag: 0.1.0") && !strcontains(output.overlay, "digest:")
+    condition     = strcontains(output.images, "newTag: 0.1.0") && !strcontains(output.images, "digest:")
     error_message = "expected tags"
   }
 }

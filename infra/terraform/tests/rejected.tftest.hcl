@@ -78,3 +78,22 @@ run "rejected_for_another_reason" {
     var.pipeline,
   ]
 }
+
+run "rejected_for_its_region" {
+  command = plan
+
+  override_data {
+    target = data.aws_availability_zones.available
+    values = {
+      names = ["us-west-1a", "us-west-1c"]
+    }
+  }
+
+  variables {
+    region = "us-west-1"
+  }
+
+  expect_failures = [
+    data.aws_availability_zones.available,
+  ]
+}

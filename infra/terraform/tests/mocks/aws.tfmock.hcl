@@ -45,9 +45,9 @@ mock_data "aws_ecr_image" {
   }
 }
 
-mock_data "aws_lb" {
+mock_data "aws_lbs" {
   defaults = {
-    arn_suffix = "app/nereid/0123456789abcdef"
+    arns = []
   }
 }
 
