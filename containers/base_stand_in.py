@@ -69,12 +69,12 @@ def make_base(engine: str) -> str:
     return DEBIAN_BASE
 
 
-def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command, and keep what it prints."""
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(command: list[str], folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a command, in this folder or another, and keep what it prints."""
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def check(command: list[str], what: str = "", *, lines: int = 10, hint: str = "") -> str:
+def check(command: list[str], what: str = "", *, lines: int = 10, hint: str = "", folder: Path | None = None) -> str:
     """Run a command, and return all that it prints.
 
     Args:
@@ -82,11 +82,12 @@ def check(command: list[str], what: str = "", *, lines: int = 10, hint: str = ""
         what: the command does, for the error message; empty: its program.
         lines: of what it printed, at the end of the error message.
         hint: added to the error message.
+        folder: that it runs in; None for this one.
 
     Raises:
         BuildError: it failed.
     """
-    done = run(command)
+    done = run(command, folder)
     output = done.stdout + done.stderr
     if done.returncode:
         last = "\n".join(output.splitlines()[-lines:])

@@ -24,11 +24,15 @@ def write_digests(path: Path, digests: Mapping[str, str]) -> None:
     path.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
 
-def read_digests(path: Path) -> dict[str, str]:
+def read_digests(path: Path, registry: str = "") -> dict[str, str]:
     """What was pushed, by the name of the image.
 
+    Args:
+        path: of the file.
+        registry: that all of it has to be of, as for `make images`; empty for any.
+
     Raises:
-        BuildError: the file is missing, or another one.
+        BuildError: the file is missing, or another one, or names another registry.
     """
     try:
         digests = json.loads(path.read_text(encoding="utf-8"))
@@ -39,4 +43,6 @@ def read_digests(path: Path) -> dict[str, str]:
     for name, pushed in digests.items():
         if not isinstance(pushed, str) or not _PUSHED.fullmatch(pushed):
             raise BuildError(f"{path}: {name}: got {pushed!r}, expected <registry>/<name>@sha256:<64 hex digits>")
+        if registry and pushed.partition("@")[0] != f"{registry.rstrip('/')}/{name}":
+            raise BuildError(f"{path}: {name}: got {pushed}, expected {registry.rstrip('/')}/{name}: see REGISTRY")
     return digests

@@ -28,24 +28,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make deploy", description=__doc__.partition("\n")[0])
     parser.add_argument("--overlay", type=Path, required=True, help=f"a folder with {KUSTOMIZATION}")
     parser.add_argument("--digests", type=Path, required=True, help="the file of make images PUSH=1")
+    parser.add_argument("--registry", default="", help="that they have to be of (default: any)")
     options = parser.parse_args()
-    return end(partial(deploy, options.overlay, options.digests))
+    return end(partial(deploy, options.overlay, options.digests, options.registry))
 
 
-def deploy(overlay: Path, digests: Path) -> None:
+def deploy(overlay: Path, digests: Path, registry: str = "") -> None:
     """Write the digests, and print what the overlay names now.
 
     Args:
         overlay: a folder with a kustomization.yaml, whose `images` names those of ours that it wants.
         digests: the file of `make images PUSH=1`.
+        registry: that all of them have to be of; empty for any.
 
     Raises:
-        BuildError: the overlay names none of these images, or comes to name others than these.
+        BuildError: the overlay names none of these images, or comes to name others than these; they are of another
+            registry.
     """
     path = overlay / KUSTOMIZATION
     if not path.is_file():
         raise BuildError(f"OVERLAY: got {overlay}, expected a folder with {KUSTOMIZATION}")
-    pushed = read_digests(digests)
+    pushed = read_digests(digests, registry)
     before = path.read_text(encoding="utf-8")
     after, written = set_images(before, {f"nereid/{name}": named for name, named in pushed.items()})
     if not written:

@@ -39,7 +39,11 @@ def main() -> int:
 def _write_all(options: argparse.Namespace) -> None:
     table = Table("of", "packages", "by kind", "s", title=f"SBOMs in {SBOMS.relative_to(ROOT)}")
     SBOMS.mkdir(parents=True, exist_ok=True)
-    for name, named in _named(options).items():
+    named_all = _named(options)
+    # What another run has left is of other images.
+    for stale in SBOMS.glob("*.cdx.json") if ENVIRONMENT in named_all else []:
+        stale.unlink()
+    for name, named in named_all.items():
         began = time.monotonic()
         target = sbom_of(name)
         if name == ENVIRONMENT:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from containers.base_stand_in import BuildError
 from containers.digests import read_digests
-from containers.supply import call, end, sbom_of
+from containers.supply import call, check_sbom, end
 
 KEYLESS = "keyless"
 _SBOM = ["--type", "cyclonedx"]
@@ -41,9 +41,7 @@ def _sign_all(digests: Path, sign: str) -> None:
             f"SIGN: got {sign}, expected a private key of cosign, or {KEYLESS}; next: cosign generate-key-pair"
         )
     for name, pushed in read_digests(digests).items():
-        sbom = sbom_of(name)
-        if not sbom.is_file():
-            raise BuildError(f"{sbom}: missing, expected the SBOM of {pushed}; next: make sbom DIGESTS={digests}")
+        sbom = check_sbom(name, pushed)
         call("cosign", "sign", "--yes", *key, pushed, what=pushed)
         call("cosign", "attest", "--yes", *_SBOM, "--predicate", str(sbom), *key, pushed, what=pushed)
         print(f"signed: {pushed}", flush=True)

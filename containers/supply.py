@@ -1,5 +1,6 @@
-"""The programs that describe, scan and sign images, which `make` installs into .venv-tools."""
+"""The programs that describe, scan and sign images, which `make` installs into .venv-tools; and where SBOMs are."""
 
+import json
 import os
 import shutil
 import sys
@@ -46,6 +47,22 @@ def call(program: str, *arguments: str, what: str) -> str:
 def sbom_of(image: str, folder: Path = SBOMS) -> Path:
     """The file with the SBOM of an image."""
     return folder / f"{image}.cdx.json"
+
+
+def check_sbom(image: str, pushed: str, folder: Path = SBOMS) -> Path:
+    """The file with the SBOM of an image that was pushed.
+
+    Raises:
+        BuildError: it is missing, or of another digest.
+    """
+    path = sbom_of(image, folder)
+    hint = f"expected the SBOM of {pushed}; next: make sbom DIGESTS=<file of make images>"
+    if not path.is_file():
+        raise BuildError(f"{path}: missing, {hint}")
+    described = json.loads(path.read_text(encoding="utf-8")).get("metadata", {}).get("component", {}).get("version")
+    if described != pushed:
+        raise BuildError(f"{path}: got one of {described}, {hint}")
+    return path
 
 
 def end(step: Callable[[], None]) -> int:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,9 +17,11 @@ import yaml
 from stack.variables import known_names
 from tests.support.pages import ROOT
 from tests.support.pipelines import (
+    APPROVAL,
     DEPENDABOT,
     GITLAB,
     JENKINS,
+    OVERLAYS,
     STAGES,
     WORKFLOWS,
     gitlab_jobs,
@@ -30,12 +33,15 @@ from tests.support.pipelines import (
 BIN = ROOT / ".venv" / "bin"
 # Commands that are no target, and why: what one system alone has.
 OTHERS = {
-    'gh pr create --fill --head "$BRANCH"': "GitLab makes a merge request of a push, Jenkins has no forge",
     'umask 077 && printf \'%s\' "$SIGNING_KEY" > "$SIGN"': "GitLab and Jenkins have secrets that are files",
     'umask 077 && printf \'%s\' "$AWS_ID_TOKEN" > "$AWS_WEB_IDENTITY_TOKEN_FILE"': "boto3 reads the token from a file",
 }
 # Of these jobs what they do may not be ended by the next commit, and what they hold is for them alone.
-WITH_A_ROLE = {"release", "staging", "production"}
+WITH_A_ROLE = {"release", "deploy", "staging", "production"}
+# Programs that targets need and the image of GitLab's jobs lacks, as packages of Debian. All else that they need comes
+# from an index with its hash: Debian's Go and kubectl are too old for us.
+PACKAGES = {"images": "buildah", "images-login": "buildah"}
+OF_THE_IMAGE = {"make", "git"}
 
 
 def faults(given: Mapping[str, str]) -> list[str]:
@@ -86,6 +92,10 @@ def github(text: str) -> list[str]:
         found += [f"{name}: a role without an environment"] if name in WITH_A_ROLE and "environment" not in job else []
         cached = any(step.get("uses", "").startswith("actions/cache@") for step in job["steps"])
         found += [f"{name}: a cache beside a role"] if cached and name in WITH_A_ROLE else []
+    pushes = workflow[True].get("push", {})  # YAML 1.1 reads `on` so
+    if "release" in workflow["jobs"] and pushes.get("paths-ignore") != [f"{OVERLAYS}**"]:
+        found.append("release: of a merged proposal too")
+    found += [f"{name}: TAG can be there" for name in tags_that_stay(workflow["jobs"], "env", "github.run_attempt")]
     uses = re.findall(r"uses: (.*)", text)
     return found + [f"not pinned: {each}" for each in uses if not re.match(r"\S+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)]
 
@@ -102,14 +112,32 @@ def gitlab(text: str) -> list[str]:
             found += [f"{name}: a cache beside a role"] if "cache" in job else []
         elif "id_tokens" in job:
             found.append(f"{name}: id_tokens without a role")
+        needed = {PACKAGES[each.split()[1]] for each in job["script"] if each.split()[1] in PACKAGES}
+        given = set((job.get("variables") or {}).get("PACKAGES", "").split())
+        found += [f"{name}: PACKAGES {given or ''}, expected {needed}"] if given != needed else []
+    installed = re.search(r"--no-install-recommends ([a-z ]+)\$PACKAGES", text)
+    found += [] if installed and set(installed[1].split()) == OF_THE_IMAGE else ["before_script: not make and git"]
+    found += [f"{name}: TAG can be there" for name in tags_that_stay(gitlab_jobs(text), "variables", "$CI_JOB_ID")]
     return found
 
 
+def tags_that_stay(jobs: Mapping[str, Any], key: str, of_a_run: str) -> list[str]:
+    """Jobs whose TAG is the same when they are repeated: ECR's tags cannot be overwritten."""
+    tags = {name: (job.get(key) or {}).get("TAG") for name, job in jobs.items()}
+    return [name for name, tag in tags.items() if tag and of_a_run not in tag]
+
+
 def jenkinsfile(text: str) -> list[str]:
-    found = [] if "agent { label '" in text else ["no label of agents"]
+    found = [] if re.search(r"^    agent none", text, re.MULTILINE) else ["an agent beside those of stages"]
     found += [] if "disableConcurrentBuilds()" in text else ["no concurrency"]
     for name, body in jenkins(text).items():
         found += [] if "options { timeout(" in body else [f"{name}: no timeout"]
+        held = "agent { label 'nereid' }" in body
+        found += [f"{name}: agent"] if held == (name == APPROVAL) else []
+        found += [f"{name}: an approval"] if ("input {" in body) != (name == APPROVAL) else []
+        if name in {"release", "deploy"} and f"pattern: '(?!{OVERLAYS}).*'" not in body:
+            found.append(f"{name}: of a merged proposal too")
+        found += [f"{name}: TAG can be there"] if "TAG = " in body and "env.BUILD_NUMBER" not in body else []
         found += [f"{name}: credentials"] if ("credentials('aws-" in body) != (name in WITH_A_ROLE) else []
     # In double quotes Groovy would write secrets into the command.
     return found + [f"not in single quotes: {line}" for line in re.findall(r'^\s*sh ".*$', text, re.MULTILINE)]
@@ -138,7 +166,7 @@ def test_pipelines_keep_the_rules_and_have_the_same_commands() -> None:
         (WORKFLOWS[0], "timeout-minutes: 45", "name: test", "test: no timeout"),
         (WORKFLOWS[0], "ubuntu-24.04\n", "ubuntu-latest\n", "runner ubuntu-latest"),
         (WORKFLOWS[0], "    environment: registry\n", "", "release: a role without an environment"),
-        (WORKFLOWS[0], "contents: write", "id-token: write", "deploy: id-token without a role"),
+        (WORKFLOWS[0], "contents: read # the sources\n    steps", "id-token: write\n    steps", "lint: id-token"),
         (WORKFLOWS[0], "# v7.0.1\n", "\n", "not pinned: actions/checkout"),
         (WORKFLOWS[1], "aws-actions/configure-aws-credentials", "actions/cache", "staging: a cache beside a role"),
         (GITLAB, "    - make sbom\n", "", "GitLab: other commands than GitHub"),
@@ -151,7 +179,17 @@ def test_pipelines_keep_the_rules_and_have_the_same_commands() -> None:
         (JENKINS, "sh 'make test'", 'sh "make test"', "not in single quotes"),
         (JENKINS, "options { timeout(time: 45, unit: 'MINUTES') }", "", "test: no timeout"),
         (JENKINS, "credentials('aws-staging')", "'x'", "staging: credentials"),
-        (JENKINS, "agent { label 'nereid' }", "agent any", "no label of agents"),
+        (JENKINS, "agent { label 'nereid' }", "agent any", "lint: agent"),
+        (JENKINS, "agent none", "agent any", "an agent beside those of stages"),
+        (JENKINS, "input {", "x {", "approval: an approval"),
+        (JENKINS, "(?!clusters/)", "", "deploy: of a merged proposal too"),
+        (JENKINS, "-${env.BUILD_NUMBER}", "", "release: TAG can be there"),
+        (GITLAB, "-$CI_JOB_ID", "", "release: TAG can be there"),
+        (GITLAB, "PACKAGES: buildah", "PACKAGES: buildah golang", "images: PACKAGES"),
+        (GITLAB, "    PACKAGES: buildah\n", "", "images: PACKAGES"),
+        (GITLAB, "make git $PACKAGES", "make git kubernetes-client $PACKAGES", "before_script: not make and git"),
+        (WORKFLOWS[0], "clusters/**", "docs/**", "release: of a merged proposal too"),
+        (WORKFLOWS[0], "-${{ github.run_attempt }}", "", "release: TAG can be there"),
         (JENKINS, "disableConcurrentBuilds()", "", "no concurrency"),
     ],
 )  # fmt: skip
@@ -165,6 +203,47 @@ def test_rule_finds_what_breaks_it(path: str, old: str, new: str, fault: str) ->
 @pytest.mark.parametrize("command", OTHERS)
 def test_command_that_is_no_target_is_used(command: str) -> None:
     assert any(command in each for stages in read(texts()).values() for each in stages.values())
+
+
+def test_gitlab_releases_what_is_not_an_overlay_alone() -> None:
+    """Ruby's File.fnmatch with FNM_PATHNAME and FNM_DOTMATCH, as GitLab compares: a * ends at a slash."""
+    rule = gitlab_jobs(texts()[GITLAB])["release"]["rules"][0]
+    patterns = [re.compile(as_expression(each)) for each in rule["changes"]]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for path in tracked.splitlines():
+        assert any(each.fullmatch(path) for each in patterns) != path.startswith(OVERLAYS), path
+    for path in ("clusters/dublin/kustomization.yaml", "clusters/README.md"):
+        assert not any(each.fullmatch(path) for each in patterns), path
+
+
+def as_expression(pattern: str) -> str:
+    parts = re.split(r"(\*\*/|\*|\[![a-z]\])", pattern)
+    known = {"**/": "(?:[^/]+/)*", "*": "[^/]*"}
+    return "".join(known.get(each) or (f"[^{each[2]}/]" if each[:2] == "[!" else re.escape(each)) for each in parts)
+
+
+ROW = re.compile(r"^\| `[A-Z`, _0-9]+ \|.*\|([^|]*)\|$", re.MULTILINE)
+
+
+def unknown_to_terraform(page: str) -> list[str]:
+    """What the page's column Terraform names and infra/terraform has not."""
+    (outputs, variables) = ((ROOT / "infra/terraform" / name).read_text() for name in ("outputs.tf", "variables.tf"))
+    found = []
+    for variable, name in re.findall(r"(variable )?`([a-z_.]+)`", "\n".join(ROW.findall(page))):
+        first, _, second = name.partition(".")
+        kind, text = ("variable", variables) if variable else ("output", outputs)
+        block = re.search(rf'^{kind} "{first}" \{{$.*?^\}}$', text, re.MULTILINE | re.DOTALL)
+        if not block or (second and not re.search(rf"^ +{second} +=", block[0], re.MULTILINE)):
+            found.append(f"{kind} {name}")
+    return found
+
+
+def test_page_names_outputs_of_terraform() -> None:
+    page = (ROOT / "docs/pipelines.md").read_text()
+    assert len(ROW.findall(page)) > 10
+    assert unknown_to_terraform(page) == []
+    broken = page.replace("| `roles.pipeline_images` |", "| `roles.pipeline` |").replace("| `url` |", "| `address` |")
+    assert unknown_to_terraform(broken) == ["output roles.pipeline", "output address"]
 
 
 SCHEMAS = {

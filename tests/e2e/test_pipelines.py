@@ -79,6 +79,6 @@ def test_gitlab_resolves_the_file(checkout: Path) -> None:
 
 
 def test_job_runs_here() -> None:
-    """The job `test` does what make test does, in minutes: docs/pipelines.md has its time."""
+    """The job `lint`; the job `test` takes minutes, and docs/pipelines.md has its time."""
     done = run(LOCAL, "lint", "--force-shell-executor", "--variable", "CI_PIPELINE_SOURCE=push")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -12,6 +12,9 @@ WORKFLOWS = (".github/workflows/ci.yml", ".github/workflows/model.yml")
 GITLAB, JENKINS, DEPENDABOT = ".gitlab-ci.yml", "Jenkinsfile", ".github/dependabot.yml"
 FILES = (*WORKFLOWS, GITLAB, JENKINS, DEPENDABOT)
 STAGES = ("lint", "test", "images", "release", "deploy", "export", "staging", "production")
+APPROVAL = "approval"  # a stage of Jenkins without commands
+# Overlays of clusters, of this repository: what merges a proposal into them is not released again.
+OVERLAYS = "clusters/"
 Commands = Mapping[str, list[str]]
 
 
@@ -22,7 +25,9 @@ def read(texts: Mapping[str, str]) -> dict[str, Commands]:
         "GitHub": {name: lines(step["run"] for step in job["steps"] if "run" in step) for name, job in jobs.items()},
         "GitLab": {name: lines(job["script"]) for name, job in gitlab_jobs(texts[GITLAB]).items()},
         "Jenkins": {
-            name: re.findall(r"^\s*sh '(.*)'$", body, re.MULTILINE) for name, body in jenkins(texts[JENKINS]).items()
+            name: re.findall(r"^\s*sh '(.*)'$", body, re.MULTILINE)
+            for name, body in jenkins(texts[JENKINS]).items()
+            if name != APPROVAL
         },
     }
 
@@ -34,8 +39,14 @@ def lines(runs: Any) -> list[str]:
 def gitlab_jobs(text: str) -> dict[str, dict[str, Any]]:
     document = yaml.safe_load(text)
     jobs = {name: job for name, job in document.items() if isinstance(job, dict) and {"script", "extends"} & job.keys()}
-    return {name: jobs.get(job.get("extends"), document.get(job.get("extends"), {})) | job
-            for name, job in jobs.items() if name[0] != "."}  # fmt: skip
+    return {name: merged(document.get(job.get("extends"), {}), job) for name, job in jobs.items() if name[0] != "."}
+
+
+def merged(template: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    """What GitLab makes of `extends`: maps are merged, all else is replaced."""
+    both = {key: merged(template[key], job[key]) for key in template.keys() & job.keys()
+            if isinstance(template[key], dict) and isinstance(job[key], dict)}  # fmt: skip
+    return {**template, **job, **both}
 
 
 def jenkins(text: str) -> dict[str, str]:

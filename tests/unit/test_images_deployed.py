@@ -1,5 +1,6 @@
 """What follows a push: digests, the overlay, the branch; git, kubectl and an ECR of moto are real."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from containers.base_stand_in import BuildError
 from containers.digests import read_digests, write_digests
 from containers.login import read_token
 from containers.overlay import deploy, set_images
+from containers.proposal import main as make_propose
 from containers.proposal import propose
+from containers.scan import find_sboms
 from containers.sign import main as sign
+from containers.supply import sbom_of
 from tests.manifests.rendering import needs_kubectl
 
 DIGEST = "sha256:" + "ab" * 32
@@ -94,6 +98,14 @@ def test_file_of_digests_is_one(tmp_path: Path, content: str) -> None:
         read_digests(tmp_path / "digests.json")
 
 
+@pytest.mark.parametrize("registry", ["registry.test", "registry.test/nereid2", "other.test/nereid"])
+def test_digests_are_of_the_registry(overlay: Path, digests: Path, registry: str) -> None:
+    assert read_digests(digests, "registry.test/nereid/") == PUSHED
+    with pytest.raises(BuildError, match=rf"got registry.test/nereid/transformer@.*, expected {registry}/transformer"):
+        deploy(overlay, digests, registry)
+    assert (overlay / "kustomization.yaml").read_text() == OVERLAY
+
+
 def test_missing_digests_say_how_they_come_about(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="next: make images PUSH=1 DIGESTS="):
         read_digests(tmp_path / "digests.json")
@@ -156,6 +168,49 @@ def test_proposal_of_a_detached_checkout_and_of_nothing(overlay: Path, capsys: p
     assert DIGEST in git(overlay, "show", "origin/deploy/1:dublin/kustomization.yaml")
 
 
+def test_later_proposal_overwrites_the_earlier(overlay: Path) -> None:
+    (overlay / "kustomization.yaml").write_text(WRITTEN)
+    assert propose(overlay, "deploy/images")
+    (overlay / "notes").write_text("of a later commit of main")
+    git(overlay, "add", ".")
+    git(overlay, "-c", "user.name=a", "-c", "user.email=a@test", "commit", "--quiet", "--message=second")
+    (overlay / "kustomization.yaml").write_text(WRITTEN.replace("abab", "cdcd"))
+    assert propose(overlay, "deploy/images")
+    assert git(overlay, "log", "--format=%s", "origin/deploy/images") == "Images of dublin by digest\nsecond\nfirst\n"
+    assert "cdcd" in git(overlay, "show", "origin/deploy/images:dublin/kustomization.yaml")
+    assert git(overlay, "branch", "--format=%(refname:short)") == "main\n"
+
+
+def test_branch_with_something_else_stays_as_it_is(overlay: Path) -> None:
+    git(overlay, "push", "--quiet", "origin", "HEAD:refs/heads/main", "HEAD:refs/heads/work")
+    git(overlay / "../../remote", "symbolic-ref", "HEAD", "refs/heads/main")
+    (overlay / "kustomization.yaml").write_text(WRITTEN)
+    with pytest.raises(BuildError, match="work is there with 'first', expected a proposal"):
+        propose(overlay, "work")
+    with pytest.raises(BuildError, match="got main, the one that origin starts from"):
+        propose(overlay, "main")
+    assert git(overlay, "ls-remote", "origin").count(git(overlay, "rev-parse", "HEAD").strip()) == 3
+    assert git(overlay, "branch", "--show-current") == "main\n"
+
+
+@pytest.mark.parametrize(("open_one", "asked"), [("", ["list", "create"]), ("https://github.test/1", ["list"])])
+def test_pull_request_is_opened_unless_one_is(
+    open_one: str, asked: list[str], overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a program in the place of gh, which reaches nothing but GitHub."""
+    (tmp_path / "bin").mkdir()
+    gh = tmp_path / "bin" / "gh"
+    gh.write_text(f'#!/bin/sh\necho "$2 $PWD" >> {tmp_path}/asked\n[ "$2" = create ] || echo "{open_one}"\n')
+    gh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(gh.parent), prepend=":")
+    monkeypatch.setattr("sys.argv", ["p", f"--overlay={overlay}", "--branch=deploy/images", "--pull-request"])
+    assert make_propose() == 0
+    assert not (tmp_path / "asked").exists()  # nothing has changed
+    (overlay / "kustomization.yaml").write_text(WRITTEN)
+    assert make_propose() == 0
+    assert (tmp_path / "asked").read_text().splitlines() == [f"{each} {overlay}" for each in asked]
+
+
 @pytest.mark.parametrize("branch", ["-x", "a b", "", "--force"])
 def test_branch_of_a_proposal_is_a_name(overlay: Path, branch: str) -> None:
     with pytest.raises(BuildError, match="BRANCH: got"):
@@ -179,3 +234,18 @@ def test_signature_needs_a_key_and_an_sbom(
     monkeypatch.setattr("sys.argv", ["sign", "sign", f"--digests={digests}", f"--sign={tmp_path}/none.key"])
     assert sign() == 1
     assert "SIGN: got" in capsys.readouterr().err
+
+
+def test_what_is_scanned_is_what_was_pushed(tmp_path: Path, digests: Path) -> None:
+    with pytest.raises(BuildError, match="got no SBOM of an image"):
+        find_sboms(None, tmp_path)
+    for name, version in {**PUSHED, "worker": "of a run before"}.items():
+        sbom_of(name, tmp_path).write_text(json.dumps({"metadata": {"component": {"version": version}}}))
+    assert set(find_sboms(None, tmp_path)) == {*PUSHED, "worker"}
+    assert set(find_sboms(digests, tmp_path)) == set(PUSHED)
+    sbom_of("predictor", tmp_path).write_text('{"metadata": {"component": {"version": "0.1.0"}}}')
+    with pytest.raises(BuildError, match=r"predictor.cdx.json: got one of 0.1.0, expected the SBOM of registry.test"):
+        find_sboms(digests, tmp_path)
+    sbom_of("predictor", tmp_path).unlink()
+    with pytest.raises(BuildError, match="missing, expected the SBOM of"):
+        find_sboms(digests, tmp_path)
