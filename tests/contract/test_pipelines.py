@@ -217,9 +217,9 @@ def test_gitlab_releases_what_is_not_an_overlay_alone() -> None:
 
 
 def as_expression(pattern: str) -> str:
-    parts = re.split(r"(\*\*/|\*|\[![a-z]\])", pattern)
+    parts = re.split(r"(\*\*/|\*|\[\^[a-z]\])", pattern)
     known = {"**/": "(?:[^/]+/)*", "*": "[^/]*"}
-    return "".join(known.get(each) or (f"[^{each[2]}/]" if each[:2] == "[!" else re.escape(each)) for each in parts)
+    return "".join(known.get(each) or (f"[^{each[2]}/]" if each[:2] == "[^" else re.escape(each)) for each in parts)
 
 
 ROW = re.compile(r"^\| `[A-Z`, _0-9]+ \|.*\|([^|]*)\|$", re.MULTILINE)

@@ -58,16 +58,33 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def change(checkout: Path, *paths: str) -> None:
+    for path in paths:
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / path).write_text("new")
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+
+
 @pytest.mark.parametrize("source", STARTED)
 def test_gitlab_has_the_jobs_of_what_started_it(checkout: Path, source: str) -> None:
+    change(checkout, "transformer/main.py")
     assert listed(checkout, source) == STARTED[source]
 
 
 def test_gitlab_takes_a_commit_of_weights_for_one_of_a_model(checkout: Path) -> None:
-    (checkout / "weights").mkdir()
-    (checkout / "weights" / "parts.onnx").write_text("new")
-    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    change(checkout, "weights/parts.onnx")
     assert listed(checkout, "push") == STARTED["push"] + STARTED["web"]
+
+
+OVERLAY = "clusters/dublin/kustomization.yaml"
+
+
+@pytest.mark.parametrize(
+    "beside", [[], ["cluster/builds.py"], ["compose.yaml"], ["containers/Dockerfile"], [".github/a"]]
+)
+def test_gitlab_does_not_release_a_commit_of_overlays_alone(checkout: Path, beside: list[str]) -> None:
+    change(checkout, OVERLAY, *beside)
+    assert listed(checkout, "push") == (STARTED["push"] if beside else ["lint", "test"])
 
 
 def test_gitlab_resolves_the_file(checkout: Path) -> None:

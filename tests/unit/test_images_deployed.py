@@ -193,22 +193,22 @@ def test_branch_with_something_else_stays_as_it_is(overlay: Path) -> None:
     assert git(overlay, "branch", "--show-current") == "main\n"
 
 
-@pytest.mark.parametrize(("open_one", "asked"), [("", ["list", "create"]), ("https://github.test/1", ["list"])])
+@pytest.mark.parametrize(("there", "wanted"), [("", ["list", "create"]), ("https://github.test/1", ["list"])])
 def test_pull_request_is_opened_unless_one_is(
-    open_one: str, asked: list[str], overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: str, wanted: list[str], overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a program in the place of gh, which reaches nothing but GitHub."""
     (tmp_path / "bin").mkdir()
     gh = tmp_path / "bin" / "gh"
-    gh.write_text(f'#!/bin/sh\necho "$2 $PWD" >> {tmp_path}/asked\n[ "$2" = create ] || echo "{open_one}"\n')
+    gh.write_text(f'#!/bin/sh\necho "$2 $PWD" >> {tmp_path}/called\n[ "$2" = create ] || echo "{there}"\n')
     gh.chmod(0o755)
     monkeypatch.setenv("PATH", str(gh.parent), prepend=":")
     monkeypatch.setattr("sys.argv", ["p", f"--overlay={overlay}", "--branch=deploy/images", "--pull-request"])
     assert make_propose() == 0
-    assert not (tmp_path / "asked").exists()  # nothing has changed
+    assert not (tmp_path / "called").exists()  # nothing has changed
     (overlay / "kustomization.yaml").write_text(WRITTEN)
     assert make_propose() == 0
-    assert (tmp_path / "asked").read_text().splitlines() == [f"{each} {overlay}" for each in asked]
+    assert (tmp_path / "called").read_text().splitlines() == [f"{each} {overlay}" for each in wanted]
 
 
 @pytest.mark.parametrize("branch", ["-x", "a b", "", "--force"])
