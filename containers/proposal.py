@@ -1,4 +1,4 @@
-"""`make propose`: commit what `make deploy` wrote, push that to a branch of its own, and open a pull request if asked.
+"""`make propose`: commit what `make deploy` wrote, push that to a branch of its own, and open a pull request if wanted.
 
 The repository is that of the overlay, which may be another than this one. Nothing else that has changed there is
 committed, and what was checked out is so again afterwards. A review merges it; nothing here reaches a cluster.
@@ -71,7 +71,7 @@ def propose(overlay: Path, branch: str, remote: str = "origin", options: list[st
         check([*git, "push", "--quiet", lease, *pushed, remote, f"HEAD:refs/heads/{branch}"], f"{branch}: git push")
     finally:
         check([*git, "checkout", "--quiet", here.strip(), "--"])
-    print(f"{branch}: pushed to {remote}")
+    print(f"{branch}: pushed to {_shown(remote)}")
     return True
 
 
@@ -82,9 +82,13 @@ def message_of(overlay: Path) -> str:
 
 def _overwritten(git: list[str], remote: str, branch: str) -> str:
     """The commit that the branch has at the remote, which has to be a proposal; empty if there is none."""
-    heads = check([*git, "ls-remote", "--symref", remote, "HEAD", f"refs/heads/{branch}"], f"{remote}: git ls-remote")
+    heads = check(
+        [*git, "ls-remote", "--symref", remote, "HEAD", f"refs/heads/{branch}"], f"{_shown(remote)}: git ls-remote"
+    )
     if f"ref: refs/heads/{branch}\tHEAD" in heads.splitlines():
-        raise BuildError(f"BRANCH: got {branch}, the one that {remote} starts from; expected one for proposals alone")
+        raise BuildError(
+            f"BRANCH: got {branch}, the one that {_shown(remote)} starts from; expected one for proposals alone"
+        )
     found = re.search(rf"^([0-9a-f]+)\trefs/heads/{re.escape(branch)}$", heads, re.MULTILINE)
     if found is None:
         return ""
@@ -93,6 +97,11 @@ def _overwritten(git: list[str], remote: str, branch: str) -> str:
     if not _MESSAGE.fullmatch(message):
         raise BuildError(f"BRANCH: {branch} is there with {message!r}, expected a proposal; next: another BRANCH")
     return found[1]
+
+
+def _shown(remote: str) -> str:
+    """A remote without the user and the password that its address may hold."""
+    return re.sub(r"//[^/@]*@", "//", remote)
 
 
 def request_pull(overlay: Path, branch: str) -> None:

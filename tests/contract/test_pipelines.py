@@ -135,7 +135,7 @@ def jenkinsfile(text: str) -> list[str]:
         held = "agent { label 'nereid' }" in body
         found += [f"{name}: agent"] if held == (name == APPROVAL) else []
         found += [f"{name}: an approval"] if ("input {" in body) != (name == APPROVAL) else []
-        if name in {"release", "deploy"} and f"pattern: '(?!{OVERLAYS}).*'" not in body:
+        if name in {"release", "deploy"} and f"pattern: '^(?!{OVERLAYS}).*$'" not in body:
             found.append(f"{name}: of a merged proposal too")
         found += [f"{name}: TAG can be there"] if "TAG = " in body and "env.BUILD_NUMBER" not in body else []
         found += [f"{name}: credentials"] if ("credentials('aws-" in body) != (name in WITH_A_ROLE) else []

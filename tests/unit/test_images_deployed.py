@@ -181,6 +181,14 @@ def test_later_proposal_overwrites_the_earlier(overlay: Path) -> None:
     assert git(overlay, "branch", "--format=%(refname:short)") == "main\n"
 
 
+def test_password_of_the_remote_is_not_shown(overlay: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remote = f"file://user:secret@localhost{overlay.parents[1]}/remote"
+    git(overlay, "config", f"url.{overlay.parents[1]}/remote.insteadOf", remote)
+    (overlay / "kustomization.yaml").write_text(WRITTEN)
+    propose(overlay, "deploy/images", remote)
+    assert capsys.readouterr().out == f"deploy/images: pushed to file://localhost{overlay.parents[1]}/remote\n"
+
+
 def test_branch_with_something_else_stays_as_it_is(overlay: Path) -> None:
     git(overlay, "push", "--quiet", "origin", "HEAD:refs/heads/main", "HEAD:refs/heads/work")
     git(overlay / "../../remote", "symbolic-ref", "HEAD", "refs/heads/main")
