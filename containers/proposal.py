@@ -86,9 +86,7 @@ def _overwritten(git: list[str], remote: str, branch: str) -> str:
         [*git, "ls-remote", "--symref", remote, "HEAD", f"refs/heads/{branch}"], f"{_shown(remote)}: git ls-remote"
     )
     if f"ref: refs/heads/{branch}\tHEAD" in heads.splitlines():
-        raise BuildError(
-            f"BRANCH: got {branch}, the one that {_shown(remote)} starts from; expected one for proposals alone"
-        )
+        raise BuildError(f"BRANCH: got {branch}, the one that {_shown(remote)} starts from; expected one of its own")
     found = re.search(rf"^([0-9a-f]+)\trefs/heads/{re.escape(branch)}$", heads, re.MULTILINE)
     if found is None:
         return ""
