@@ -52,7 +52,7 @@ class KeptSignatures:
                 reason,
             )
             self._triton.wait_until_up(self._stopped)
-            deployment.unload()  # Triton loads what is in the mirror when it starts
+            deployment.unload()  # Triton serves on when this process alone is started again
             deployment.discard()
         self._is_mirror_verified = True
 

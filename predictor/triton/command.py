@@ -60,7 +60,9 @@ def _compose_repository(settings: Settings) -> list[str]:
         # Load all models at start, and none on request.
         return [f"--model-repository={Path(settings.repository).absolute()}", "--model-control-mode=none"]
     mirror = settings.mirror.absolute()
-    serving = sorted(link.name for link in models_folder(mirror).glob("[!.]*") if link.exists())
+    # With a policy the synchroniser alone has models loaded: it has verified them by the keys of this start.
+    links = [] if settings.signed_by is not None else models_folder(mirror).glob("[!.]*")
+    serving = sorted(link.name for link in links if link.exists())
     return [
         f"--model-repository={models_folder(mirror)}",
         f"--model-repository={trial_folder(mirror)}",

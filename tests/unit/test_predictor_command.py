@@ -52,6 +52,16 @@ def test_command_has_the_synchroniser_complete_configs_where_it_loads_the_models
     assert flag not in compose_command(Settings(), installation, environ={})[0], "no other program could"
 
 
+def test_command_loads_the_mirror_only_without_a_policy(installation: Installation, tmp_path: Path) -> None:
+    (tmp_path / "models" / "digits").mkdir(parents=True)
+    flag = "--load-model=digits"
+    assert flag in compose_command(Settings(mirror=tmp_path), installation, environ={})[0]
+    signed = Settings(mirror=tmp_path, signed_by=tmp_path / "keys")
+    argv, _ = compose_command(signed, installation, environ={})
+    assert "--model-control-mode=explicit" in argv
+    assert not [word for word in argv if word.startswith("--load-model")], "Triton would serve what nobody verified"
+
+
 def test_command_makes_a_relative_repository_absolute(installation: Installation) -> None:
     argv, _ = compose_command(Settings(repository="models"), installation, environ={})
     assert f"--model-repository={Path.cwd() / 'models'}" in argv
