@@ -92,10 +92,10 @@ def _describe_signer(storage: WritableStorage, model: str, version: Version, tru
     try:
         signed = read_signed(storage, f"{model}/{version.number}")
         if trust is not None:
-            return escape(judge_signature(signed, trust, model=model, version=version.number))
-        return f"{escape(read_claim(signed[0] or b''))}, not verified"
+            return escape(printable(judge_signature(signed, trust, model=model, version=version.number)))
+        return f"{escape(printable(read_claim(signed[0] or b'')))}, not verified"
     except (Unsigned, TooLarge) as exc:
-        return f"[red]{escape(str(exc))}[/]"
+        return f"[red]{escape(printable(str(exc)))}[/]"
 
 
 def _state_of_files(model: Model, version: Version) -> str:

@@ -26,7 +26,7 @@ from predictor.synchroniser.staging import Candidate, find_golden, read_config, 
 from predictor.synchroniser.status import Profiles
 from predictor.synchroniser.validation import validate
 from registry.config import Policy
-from registry.errors import VersionRejected
+from registry.errors import Unsigned, VersionRejected
 from registry.judgement.version import judge_changes
 from registry.layout import GOLDEN, MANIFEST, TEXT_BYTES
 from registry.profiles import FAST, INT8, MOST_CHANGE, OPENVINO, alternatives
@@ -186,6 +186,12 @@ class ProfileChoice:
         self._write()
         try:
             share = self._try(candidate, served)
+        except Unsigned as exc:  # no longer signed in the repository: that says nothing about the profile
+            log.info("%s: %s cannot be measured now: %s", self._model, profile, exc)
+            del record.attempts[profile]
+            self._write()
+            self._not_before = self._services.clock() + pause_after(attempts, poll_s=self._services.settings.poll_s)
+            return None
         except VersionRejected as exc:
             log.info("%s: version %d does not run in %s: %s", self._model, served.version, profile, exc)
             self._settle(record, served, profile, str(exc))
@@ -224,7 +230,7 @@ class ProfileChoice:
         """Stage, load and verify a profile; returns its time as a share of that of what serves.
 
         Raises:
-            VersionRejected: it does not run, gives other outputs, or is not precise enough.
+            VersionRejected: it does not run, gives other outputs, or is not precise enough; Unsigned, which is one.
             Incomplete, TransientError, TritonError, OSError: it cannot be measured now.
         """
         services, current = self._services, self._deployment.current

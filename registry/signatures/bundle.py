@@ -6,6 +6,7 @@ https://github.com/sigstore/model-transparency, version 1 of the format; https:/
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 _ALONE = "."  # the name of a file that was signed by itself
+_KEY = re.compile("[0-9a-f]{64}")  # the hint: a SHA-256
 MAX_CERTIFICATES = 8  # of a chain
 
 
@@ -88,7 +90,7 @@ def read_digest(payload: bytes) -> str:
 
 def _read_material(material: dict[str, Any]) -> tuple[str, tuple[bytes, ...]]:
     match material:
-        case {"publicKey": {"hint": str(key)}}:
+        case {"publicKey": {"hint": str(key)}} if _KEY.fullmatch(key):
             return key, ()
         case {"x509CertificateChain": {"certificates": [_, *_] as chain}} if len(chain) <= MAX_CERTIFICATES:
             encoded = [each.get("rawBytes") if isinstance(each, dict) else None for each in chain]
@@ -98,7 +100,7 @@ def _read_material(material: dict[str, Any]) -> tuple[str, tuple[bytes, ...]]:
                 f"{SIGNATURE}: signed by Sigstore's keyless way, expected by a key or a certificate chain"
             )
     raise VersionRejected(
-        f"{SIGNATURE}: verificationMaterial: expected publicKey with its hint, or x509CertificateChain of at most "
+        f"{SIGNATURE}: verificationMaterial: expected publicKey with its SHA-256 as hint, or x509CertificateChain of at most "
         f"{MAX_CERTIFICATES}"
     )
 

@@ -5,8 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,34 @@ def restarted(synced: Synced, policy: Path, **variables: str) -> Iterator[Synced
         yield replace(synced, stack=stack)
 
 
+@contextmanager
+def watched(model: str) -> Iterator[tuple[dict[str, str], set[str]]]:
+    """Ports for a stack, and which of its servers had a model ready, or responded, at any time in the block."""
+    ports, had, stopped = free_ports(), set[str](), threading.Event()
+    triton, transformer = (f"http://127.0.0.1:{ports[name]}" for name in ("TRITON_HTTP_PORT", "HTTP_PORT"))
+
+    def look(client: httpx.Client) -> None:
+        with suppress(httpx.HTTPError):
+            if client.get(f"{triton}/v2/models/{model}/ready").is_success:
+                had.add("triton")
+        with suppress(httpx.HTTPError):
+            if client.post(f"{transformer}/predict/{model}", json=[1.0] * 4).is_success:
+                had.add("transformer")
+
+    def watch() -> None:
+        with httpx.Client(trust_env=False, timeout=5) as client:
+            while not stopped.wait(0.02):
+                look(client)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield ports, had
+    finally:
+        stopped.set()
+        thread.join()
+
+
 def triton_has(synced: Synced, model: str) -> bool:
     """Whether Triton itself has a model loaded."""
     url = f"http://127.0.0.1:{synced.stack.triton_http_port}/v2/models/{model}/ready"
@@ -207,7 +236,7 @@ def test_policy_holds_for_what_the_mirror_has_from_before(tmp_path: Path) -> Non
         assert triton_has(synced, MODEL)
         synced.stack.process.terminate()
         synced.stack.process.wait(PATIENCE_S)
-        with restarted(synced, policy) as again:
+        with watched(MODEL) as (ports, had), restarted(synced, policy, **ports) as again:
             assert again.status()["models"]["signed"]["serving"] == ["1"]
             assert "model.sig: missing" in again.wait_for_state(MODEL, 1, "refused")["reason"]
             assert not triton_has(again, MODEL)
@@ -215,8 +244,10 @@ def test_policy_holds_for_what_the_mirror_has_from_before(tmp_path: Path) -> Non
                 "version 1 of the mirror does not serve: mirrored without PREDICTOR_SIGNED_BY"
                 in again.stack.log.read_text()
             )
+            assert not had, "unsigned, and served at the start"
             synced.s3.put(f"{PREFIX}/{MODEL}/1/{SIGNATURE}", sign(first, old))
             again.wait_for_serving(MODEL, 1)
+            again.wait_for(lambda: had == {"triton", "transformer"})
         with restarted(synced, policy, AWS_ENDPOINT_URL="http://127.0.0.1:9") as again:  # nothing listens there
             models = again.status()["models"]
             assert {name: each["serving"] for name, each in models.items()} == {MODEL: ["1"], "signed": ["1"]}

@@ -85,7 +85,7 @@ def start_stack(
         variables: of its environment.
         program: the module that runs it, and its arguments.
     """
-    ports = free_ports()
+    ports = free_ports() | {name: port for name, port in (variables or {}).items() if name in PORTS}
     ports["SAGEMAKER_BIND_TO_PORT"] = ports["HTTP_PORT"]
     url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
     # Under `auto` a model might be swapped while a test looks at it.

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import VersionRejected
+from registry.errors import Unsigned, VersionRejected
 from registry.layout import MANIFEST
 from registry.signatures.bundle import MAX_CERTIFICATES, read_bundle, read_digest
+from registry.signatures.judgement import read_claim
 from registry.signatures.trust import Trust
 from registry.signatures.verification import describe_trusted, fingerprint, verify
 from tests.support.signed import Key, issue, make_key
@@ -194,6 +195,27 @@ def test_no_other_byte_of_what_is_signed_is_accepted(key: Key, trust: Trust, pos
     bundle["dsseEnvelope"]["payload"] = encode(bytes(payload))
     with pytest.raises(VersionRejected):
         check(bundle, trust)
+
+
+HINTS = st.sampled_from(["\ud800x", "\x1b[31m", "[red]", "A" * 64, "0" * 63, "0" * 64 + "\n"]) | st.text(max_size=70)
+
+
+@given(hint=HINTS)
+def test_key_that_a_signature_names_is_a_sha_256_or_a_rejection(key: Key, hint: str) -> None:
+    bundle = sign(key, statement(resource()), verificationMaterial={"publicKey": {"hint": hint}})
+    with pytest.raises(VersionRejected, match="expected publicKey with its SHA-256"):
+        read_bundle(json.dumps(bundle).encode())
+
+
+@pytest.mark.parametrize("hint", ["\ud800x", "\x1b[31m" + "0" * 59, "0" * 64])
+def test_claim_of_a_signature_is_printable(key: Key, hint: str) -> None:
+    bundle = sign(key, statement(resource()), verificationMaterial={"publicKey": {"hint": hint}})
+    try:
+        claim = read_claim(json.dumps(bundle).encode())
+    except Unsigned as exc:
+        claim = str(exc)
+    assert claim.isprintable()
+    claim.encode()
 
 
 def test_chains_have_a_limit(key: Key) -> None:
