@@ -21,9 +21,9 @@ MIRROR ?=
 POLL_S ?= 10
 SETTLE_S ?= 10
 PROFILE ?= auto
-SIGNED_BY ?=
 INTERFACE ?= fused
-export REPOSITORY MIRROR SIGNED_BY POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
+# SIGNED_BY has no default here: set to nothing it would be a policy that is off by accident, which is an error.
+export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
 	SYNC_PORT TRITON_URL S3_PORT VERBOSE
 
 # As pip does: the system alone knows the certificate of a proxy that signs connections itself. Without the system's

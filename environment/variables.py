@@ -1,8 +1,10 @@
 """The environment variables of a program's settings: their names, and what is wrong with their values."""
 
+import os
 from collections.abc import Iterator
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings
 
 
@@ -10,6 +12,19 @@ def variable(settings: type[BaseSettings], name: str) -> str:
     """The environment variable that sets a field."""
     alias = settings.model_fields[name].validation_alias
     return str(alias or f"{settings.model_config.get('env_prefix', '')}{name.upper()}")
+
+
+def reject_empty(name: str) -> None:
+    """Reject a variable that is set to nothing: without it something is left out that its user asked for.
+
+    Args:
+        name: of the variable.
+
+    Raises:
+        PydanticCustomError: it is set, and empty.
+    """
+    if os.environ.get(name) == "":
+        raise PydanticCustomError("empty", "a value, or no such variable: it is set to nothing")
 
 
 def describe_invalid(settings: type[BaseSettings], error: ValidationError) -> Iterator[str]:

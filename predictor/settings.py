@@ -4,11 +4,12 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from environment.cpus import cpu_limit, has_bf16
 from environment.listening import Address, HostNames
+from environment.variables import reject_empty
 from registry.layout import DEFAULT_PROFILE
 
 
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     )
     signed_by: Path | None = Field(
         default=None,
+        validate_default=True,
         description="file or folder with the public keys, or certificates, that may sign versions (`SIGNED_BY`): PEM, "
         "read once at the start. A version that none of them has signed does not serve; see docs/signed-models.md. "
         "Unset: signatures are not looked at",
@@ -131,3 +133,9 @@ class Settings(BaseSettings):
         description="whether TensorRT plans, and ONNX graphs that hold compiled engines, are loaded. They are code: a "
         "writer of the repository runs it in Triton",
     )
+
+    @field_validator("signed_by", mode="before")
+    @classmethod
+    def _reject_empty(cls, value: object) -> object:
+        reject_empty("PREDICTOR_SIGNED_BY")  # it would turn the policy off
+        return value

@@ -33,8 +33,10 @@ def check(settings: StackSettings) -> None:
     if settings.triton_url:
         if settings.triton_url.startswith(("http://", "https://")) or ":" not in settings.predictor_host:
             raise StackError(f"TRITON_URL: got {settings.triton_url}, expected host:port of Triton's gRPC (8001)")
-        if settings.signed_by is not None:
-            raise StackError("SIGNED_BY: with TRITON_URL no synchroniser is started that verifies; next: leave one out")
+        if policies := list(_policies(settings)):
+            raise StackError(
+                f"{policies[0][0]}: with TRITON_URL no synchroniser is started that verifies; next: leave one out"
+            )
     else:
         check_repository(settings)
     check_ports(settings)
@@ -51,17 +53,27 @@ def check_repository(settings: StackSettings) -> None:
             f"REPOSITORY: {settings.folder} is no folder; expected one, or s3://bucket/prefix; next: make models, "
             "or make export MODEL=... WEIGHTS=... REPOSITORY=..."
         )
-    if settings.signed_by is not None:
+    for variable, path in _policies(settings):
         try:
-            read_trust(settings.signed_by)
+            read_trust(path)
         except Misconfigured as exc:
-            raise StackError(f"SIGNED_BY: {exc}") from exc
+            raise StackError(f"{variable}: {exc}") from exc
     if problem := judge_profile(settings.profile, settings.folder):
         raise StackError(problem)
     if is_locked(settings.mirror_folder / "lock"):
         raise StackError(
             f"MIRROR: {settings.mirror_folder} belongs to another stack that runs; next: stop it, or MIRROR=<a folder>"
         )
+
+
+def _policies(settings: StackSettings) -> Iterator[tuple[str, Path]]:
+    """The variables that say whose signatures are required: the stack's own, and the synchroniser's."""
+    if settings.signed_by is not None:
+        yield "SIGNED_BY", settings.signed_by
+    if (given := os.environ.get("PREDICTOR_SIGNED_BY")) is not None:
+        if not given:
+            raise StackError("PREDICTOR_SIGNED_BY: set to nothing, expected a value, or no such variable")
+        yield "PREDICTOR_SIGNED_BY", Path(given)
 
 
 def check_ports(settings: StackSettings) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from environment.listening import Address, join, within_reach
 from environment.project import ROOT, from_root, in_project
+from environment.variables import reject_empty
 from registry.errors import Misconfigured
 from registry.profiles import AUTO
 from registry.storage.address import read_address
@@ -40,7 +41,9 @@ class StackSettings(BaseSettings):
     )
     mirror: Path | None = Field(None, description="where models are mirrored to (default: a folder of .cache/mirror)")
     signed_by: Path | None = Field(
-        None, description="public keys or certificates that versions have to be signed by (default: none has to be)"
+        None,
+        validate_default=True,
+        description="public keys or certificates that versions have to be signed by (default: none has to be)",
     )
     profile: str = Field(
         AUTO,
@@ -66,6 +69,12 @@ class StackSettings(BaseSettings):
     )
     # Shown to a transformer with TRANSFORMER_API_KEYS_FILE, to list what it serves.
     nereid_api_key: str = Field(default="", pattern="^[!-~]*$")
+
+    @field_validator("signed_by", mode="before")
+    @classmethod
+    def _reject_empty(cls, value: object) -> object:
+        reject_empty("SIGNED_BY")  # it would turn the policy off
+        return value
 
     @property
     def predictor_host(self) -> str:

@@ -100,8 +100,8 @@ def _read_material(material: dict[str, Any]) -> tuple[str, tuple[bytes, ...]]:
                 f"{SIGNATURE}: signed by Sigstore's keyless way, expected by a key or a certificate chain"
             )
     raise VersionRejected(
-        f"{SIGNATURE}: verificationMaterial: expected publicKey with its SHA-256 as hint, or x509CertificateChain of at most "
-        f"{MAX_CERTIFICATES}"
+        f"{SIGNATURE}: verificationMaterial: expected publicKey with its SHA-256 as hint, or x509CertificateChain of "
+        f"at most {MAX_CERTIFICATES}"
     )
 
 

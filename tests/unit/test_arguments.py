@@ -1,11 +1,16 @@
 """Command lines: what is misspelt is reported with the nearest name; paths of the project from every folder."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from environment.arguments import Parser
 from environment.project import ROOT, from_root, in_project
+from predictor.settings import Settings as PredictorSettings
 from stack.__main__ import read_options
 from stack.parts import paths_from_root
 from stack.settings import StackSettings, iterate_options
@@ -101,3 +106,47 @@ def test_paths_are_shown_as_the_user_would_type_them(tmp_path: Path, monkeypatch
 def test_verbose_of_a_shell_counts_where_it_is_1(value: str, is_verbose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERBOSE", value)
     assert StackSettings().verbose == is_verbose
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "says"),
+    [
+        ({}, ["--signed-by", ""], "--signed-by: got None: a value, or no such variable: it is set to nothing"),
+        ({"SIGNED_BY": ""}, [], "SIGNED_BY: got None: a value"),
+        ({"PREDICTOR_SIGNED_BY": ""}, [], "PREDICTOR_SIGNED_BY: set to nothing"),
+        ({"PREDICTOR_SIGNED_BY": ""}, ["--triton-url", "localhost:1"], "PREDICTOR_SIGNED_BY: set to nothing"),
+        ({"PREDICTOR_SIGNED_BY": "a"}, ["--triton-url", "localhost:1"], "PREDICTOR_SIGNED_BY: with TRITON_URL"),
+        ({"SIGNED_BY": "a"}, ["--triton-url", "localhost:1"], "SIGNED_BY: with TRITON_URL"),
+        ({"PREDICTOR_SIGNED_BY": "/nowhere"}, [], "PREDICTOR_SIGNED_BY: /nowhere: no such file"),
+    ],
+)
+def test_policy_is_not_off_by_accident(variables: dict[str, str], words: list[str], says: str, tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if "SIGNED_BY" not in name}
+    done = subprocess.run(
+        [sys.executable, "-m", "stack", "--repository", str(tmp_path), *words],
+        cwd=ROOT,
+        env=environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in {1, 2}
+    assert f"error: {says}" in done.stderr
+
+
+def test_predictor_rejects_a_policy_that_is_set_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTOR_SIGNED_BY", "")
+    with pytest.raises(ValidationError, match="set to nothing"):
+        PredictorSettings()
+
+
+def test_make_gives_no_policy_that_nobody_set() -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in {"SIGNED_BY", "MAKEFLAGS"}}
+    print_it = ["make", "-s", "-f", "-", "show"]
+    text = 'include Makefile\nshow:\n\t@echo "got $${SIGNED_BY-none}"\n'
+    for given, expected in (([], "none"), (["SIGNED_BY="], ""), (["SIGNED_BY=a"], "a")):
+        done = subprocess.run(
+            [*print_it, *given], cwd=ROOT, env=environ, input=text, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"got {expected}\n"
