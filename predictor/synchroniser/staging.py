@@ -73,13 +73,20 @@ class Candidate:
         """The file with the signature of the version, which is no part of it; None where it is missing."""
         return self.folder.signatures.get(self.version)
 
+    @property
+    def beside(self) -> Mapping[str, Object]:
+        """Files beside the versions that are staged too; none where signatures are required: no manifest lists them."""
+        if self.trust is not None:
+            return {}
+        return {path: item for path, item in self.folder.shared.items() if not _is_config(path)}
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash that changes whenever files, labels, profile or number of the version, or the CPUs change.
 
-        The version policy does not count.
+        The version policy does not count; nor, where signatures are required, do files beside the versions.
         """
-        shared = {path: item for path, item in self.folder.shared.items() if not _is_config(path)}
+        shared = dict(self.beside)
         if CONFIG not in self.files and (profile := self.folder.shared.get(_shared_profile(self))):
             shared[profile.key] = profile
         lines = [
@@ -169,20 +176,19 @@ def _stage(  # noqa: PLR0913 - as above
     count: Callable[[int], None],
     held: Path | None,
 ) -> None:
-    texts = _read_texts(storage, candidate)
-    signature = None if candidate.trust is None else _judge_signature(storage, candidate, texts, candidate.trust)
+    manifest = candidate.files.get(MANIFEST)
+    listed = None if manifest is None else read(storage, manifest, limit=TEXT_BYTES)
+    signature = None if candidate.trust is None else _judge_signature(storage, candidate, listed, candidate.trust)
+    texts = _read_texts(storage, candidate, listed)
     terms = Terms(candidate.profile, candidate.cpus, candidate.plans, bf16=candidate.bf16)
     entries = judge_texts(texts, terms)
     _check_listed(candidate, entries)
     for name, text in texts.own.items():
         _check_digest(name, hashlib.sha256(text).hexdigest(), entries)
     files = {name: candidate.files[name] for name in entries} if entries is not None else dict(candidate.files)
-    # No manifest lists what is beside the versions.
-    beside = candidate.folder.shared if candidate.trust is None else {}
-    shared = {path: item for path, item in beside.items() if not _is_config(path)}
     linked = {name for name in files if name not in _WRITTEN and held is not None and (held / name).exists()}
     new = [item for name, item in files.items() if name not in linked]
-    with reserve(sum(item.size for item in (*new, *shared.values()))):
+    with reserve(sum(item.size for item in (*new, *candidate.beside.values()))):
         version = target / str(candidate.version)
         for name in files:
             (version / name).parent.mkdir(parents=True, exist_ok=True)
@@ -195,21 +201,20 @@ def _stage(  # noqa: PLR0913 - as above
         for name, digest in digests.items():
             _check_digest(name, digest, entries)
         complete_version(version, texts, replace(terms, engines=_engines_prefix(candidate, digests)))
-        for path, item in shared.items():
+        for path, item in candidate.beside.items():
             (target / path).parent.mkdir(exist_ok=True)
             download(storage, item, target / path, count=count)
         if signature is not None:
             _keep_signature(version, signature, texts.own[MANIFEST])
 
 
-def _judge_signature(storage: Storage, candidate: Candidate, texts: Texts, trust: Trust) -> bytes | None:
-    """Verify the signature of a version before anything else is read from it, and return the signature's file.
+def _judge_signature(storage: Storage, candidate: Candidate, manifest: bytes | None, trust: Trust) -> bytes | None:
+    """Verify the signature of a version before anything but its manifest is read, and return the signature's file.
 
     Raises:
         Unsigned: no trusted key signed this manifest for this version.
     """
     signature = read_signature(storage, candidate.signature)
-    manifest = texts.own.get(MANIFEST)
     signer = judge_signature((signature, manifest), trust, model=candidate.model, version=candidate.version)
     log.info("%s: version %d is signed by %s", candidate.model, candidate.version, signer)
     return signature
@@ -244,10 +249,11 @@ def _shared_profile(candidate: Candidate) -> str:
     return f"configs/{candidate.profile}.pbtxt"
 
 
-def _read_texts(storage: Storage, candidate: Candidate) -> Texts:
-    """Download the configs and the manifest, unparsed."""
-    names = candidate.files.keys() & {MANIFEST, CONFIG, f"{candidate.profile}.pbtxt"}
-    own = {name: read(storage, candidate.files[name], limit=TEXT_BYTES) for name in sorted(names)}
+def _read_texts(storage: Storage, candidate: Candidate, manifest: bytes | None) -> Texts:
+    """Download the configs, unparsed, beside the manifest."""
+    names = candidate.files.keys() & {CONFIG, f"{candidate.profile}.pbtxt"}
+    own = {} if manifest is None else {MANIFEST: manifest}
+    own |= {name: read(storage, candidate.files[name], limit=TEXT_BYTES) for name in sorted(names)}
     item = None if CONFIG in own else candidate.folder.shared.get(_shared_profile(candidate))
     shared = None if item is None else read(storage, item, limit=TEXT_BYTES)
     model = b"" if candidate.config is None else candidate.config.SerializeToString()

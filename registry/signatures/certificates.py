@@ -1,6 +1,7 @@
 """Verifies the chain of a signer's certificate."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -10,14 +11,41 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from registry.errors import VersionRejected
 from registry.layout import SIGNATURE
 
+_CLOCKS = timedelta(minutes=10)  # may differ by so much
+
+
+def check_authority(certificate: x509.Certificate, file: str) -> None:
+    """Check that a trusted certificate is one that issues others: no chain to another is ever accepted.
+
+    Raises:
+        VersionRejected: it is none; `file` is where it comes from.
+    """
+    subject = certificate.subject.rfc4514_string()
+    try:
+        extensions = certificate.extensions
+    except ValueError as exc:
+        raise VersionRejected(f"{file}: certificate {subject!r:.120}: {exc}") from exc
+    issues = {each.oid: each.value for each in extensions}
+    constraints, usage = (issues.get(kind.oid) for kind in (x509.BasicConstraints, x509.KeyUsage))
+    if not (isinstance(constraints, x509.BasicConstraints) and constraints.ca):
+        raise VersionRejected(
+            f"{file}: certificate {subject!r:.120}: got that of a signer, expected one that issues them (CA:TRUE), or "
+            "the signer's public key"
+        )
+    if not (isinstance(usage, x509.KeyUsage) and usage.key_cert_sign):
+        raise VersionRejected(
+            f"{file}: certificate {subject!r:.120}: expected keyUsage keyCertSign; next: openssl req -x509 ... -addext "
+            "keyUsage=critical,keyCertSign,cRLSign"
+        )
+
 
 def find_issued_key(chain: Sequence[bytes], issuers: Sequence[x509.Certificate]) -> tuple[Any, str]:
     """Public key and subject of a certificate that one of the trusted ones issued, with others in between or not.
 
     As model-signing does, the chain is verified for the time when the signer's certificate began: nothing trustworthy
-    says when the signature was made, and what a certificate signed stays signed after it ends. Unlike there, a
-    certificate has to be one for signing code: those of servers and clients, which the same authority may issue to
-    many, are not.
+    says when the signature was made, and what a certificate signed stays signed after it ends. One that has not begun
+    is rejected. Unlike there, a certificate has to be one for signing code: those of servers and clients, which the
+    same authority may issue to many, are not.
 
     Args:
         chain: DER, the signer's first.
@@ -35,6 +63,9 @@ def find_issued_key(chain: Sequence[bytes], issuers: Sequence[x509.Certificate])
         raise VersionRejected(f"{SIGNATURE}: certificate: {exc}") from exc
     if not for_code:
         raise VersionRejected(f"{SIGNATURE}: certificate {subject!r:.120}: expected extendedKeyUsage codeSigning")
+    if signer.not_valid_before_utc > datetime.now(UTC) + _CLOCKS:
+        begins = signer.not_valid_before_utc.isoformat()
+        raise VersionRejected(f"{SIGNATURE}: certificate {subject!r:.120}: it begins at {begins}, which is to come")
     policy = verification.ExtensionPolicy
     verifier = (
         verification.PolicyBuilder()

@@ -19,10 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from registry.errors import VersionRejected
 from registry.layout import MANIFEST, SIGNATURE
 from registry.signatures.bundle import Bundle, parse_object, read_bundle, read_digest
-from registry.signatures.certificates import find_issued_key
+from registry.signatures.certificates import check_authority, find_issued_key
 from registry.signatures.trust import Trust
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+_BLOCK = re.compile(
+    rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*\n[A-Za-z0-9+/=\s]*^-----END \1-----[ \t\r]*$", re.MULTILINE
+)
+_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+_COMMENT = re.compile(rb"\s*(#.*)?")
 _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
     "secp256r1": hashes.SHA256,
     "secp384r1": hashes.SHA384,
@@ -104,11 +108,11 @@ def _check_place(manifest: bytes, signer: str, *, model: str, version: int) -> N
         VersionRejected: it is another one.
     """
     content = parse_object(manifest, MANIFEST)
-    signed = f"{content.get('model')!r:.80} {content.get('version')!r:.30}"
-    if signed != f"{model!r:.80} {str(version)!r:.30}":
+    got = content.get("model"), content.get("version")
+    if got != (model, str(version)):
         raise VersionRejected(
-            f"{MANIFEST}: {signer} signed it for {signed}, expected {model!r} '{version}': a copy of an old version, "
-            "or of another model; next: make publish SIGN=<key>"
+            f"{MANIFEST}: {signer} signed it for {got[0]!r:.80} {got[1]!r:.30}, expected {model!r:.80} '{version}': "
+            "a copy of an old version, or of another model; next: make publish SIGN=<key>"
         )
 
 
@@ -133,19 +137,39 @@ def _read_trusted(trust: Trust) -> _Trusted:
     keys: dict[str, tuple[ec.EllipticCurvePublicKey, str]] = {}
     certificates: list[tuple[x509.Certificate, str]] = []
     for file, data in trust.files:
-        blocks = list(_BLOCK.finditer(data))
-        if not blocks:
-            raise VersionRejected(f"{file}: no PEM, expected {_EXPECTED}")
-        for kind, pem in ((block[1].decode(), block[0] + b"\n") for block in blocks):
+        for kind, pem in _split(file, data):
             if kind == "PUBLIC KEY":
                 key = _check_curve(_load(load_pem_public_key, pem, file), file)
                 keys[fingerprint(key)] = key, file
-            elif kind == "CERTIFICATE":
-                certificates.append((_load(x509.load_pem_x509_certificate, pem, file), file))
             else:
-                secret = ": a private key is for the signer alone" if "PRIVATE" in kind else ""
-                raise VersionRejected(f"{file}: got {kind}, expected {_EXPECTED}{secret}")
+                certificate = _load(x509.load_pem_x509_certificate, pem, file)
+                check_authority(certificate, file)
+                certificates.append((certificate, file))
     return _Trusted(keys, certificates)
+
+
+def _split(file: str, data: bytes) -> list[tuple[str, bytes]]:
+    """The blocks of a file with their kinds: all of it, or none, for a key that is skipped is one that is missing.
+
+    Raises:
+        VersionRejected: there is something else in it.
+    """
+    blocks = [(block[1].decode(), block[0] + b"\n") for block in _BLOCK.finditer(data)]
+    rest = _BLOCK.sub(b"", data)
+    halves = [half[1].decode() for half in _BEGIN.finditer(rest)]
+    for kind in (*(kind for kind, _ in blocks), *halves):
+        if kind not in {"PUBLIC KEY", "CERTIFICATE"}:
+            secret = ": a private key is for the signer alone" if "PRIVATE" in kind else ""
+            raise VersionRejected(f"{file}: got {kind}, expected {_EXPECTED}{secret}")
+    if halves:
+        raise VersionRejected(f"{file}: got a {halves[0]} without its end, or with other text in it: it is incomplete")
+    if not blocks:
+        raise VersionRejected(f"{file}: no PEM, expected {_EXPECTED}")
+    for line in rest.splitlines():
+        if not _COMMENT.fullmatch(line):
+            text = line.decode(errors="replace")
+            raise VersionRejected(f"{file}: got {text!r:.60}, expected {_EXPECTED}; next: # before a comment")
+    return blocks
 
 
 def _load(load: Any, pem: bytes, file: str) -> Any:

@@ -55,12 +55,20 @@ def make_key(folder: Path, name: str, curve: ec.EllipticCurve | None = None, *, 
     return Key(private, public, pair)
 
 
-def issue(folder: Path, name: str, key: Key, *, by: tuple[Path, Key] | None = None, for_code: bool = True) -> Path:
+def issue(
+    folder: Path,
+    name: str,
+    key: Key,
+    *,
+    by: tuple[Path, Key] | None = None,
+    for_code: bool = True,
+    begins: datetime | None = None,
+) -> Path:
     """Write a certificate of a key as `<name>.crt`: of an authority, or issued to a signer, and past its end."""
     own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     parent = x509.load_pem_x509_certificate(by[0].read_bytes()) if by else None
     issuer = by[1] if by else key
-    is_authority, begins = by is None, datetime.now(UTC) - 30 * _DAY
+    is_authority, begins = by is None, begins or datetime.now(UTC) - 30 * _DAY
     usage = ExtendedKeyUsageOID.CODE_SIGNING if for_code else ExtendedKeyUsageOID.SERVER_AUTH
     certificate = (
         x509.CertificateBuilder()

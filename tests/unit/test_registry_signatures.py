@@ -2,12 +2,15 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -234,7 +237,7 @@ def test_broken_certificates_are_a_rejection(key: Key, raw: Any, tmp_path: Path)
 
 def test_files_of_several_keys_are_trusted(key: Key, tmp_path: Path) -> None:
     other = make_key(tmp_path, "other", ec.SECP521R1())
-    both = b"a comment\n" + key.public.read_bytes() + other.public.read_bytes()
+    both = b"# a comment\n\n" + key.public.read_bytes() + other.public.read_bytes()
     assert describe_trusted(Trust((("both", both),))) == [
         f"key {key.fingerprint} (both)",
         f"key {other.fingerprint} (both)",
@@ -242,3 +245,58 @@ def test_files_of_several_keys_are_trusted(key: Key, tmp_path: Path) -> None:
     for curve, says in ((ec.SECP256K1(), "secp256k1"), (ec.SECP224R1(), "secp224r1")):
         with pytest.raises(VersionRejected, match=says):
             describe_trusted(Trust((("weak", make_key(tmp_path, "weak", curve).public.read_bytes()),)))
+
+
+def test_key_file_is_trusted_whole_or_not_at_all(key: Key) -> None:
+    good = key.public.read_bytes()
+    lines = good.splitlines(keepends=True)
+    others = {
+        b"".join(lines[:-1]): "without its end",
+        b"".join(lines[1:]): "expected PEM",
+        b"".join([lines[0], b"Comment: x\n", *lines[1:]]): "without its end",
+        b"ssh-rsa AAAA publisher@example\n": "ssh-rsa AAAA",
+        b"-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n": "got X509 CRL",
+        b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n": "for the signer alone",
+        b"-----BEGIN PUBLIC KEY-----\nMAA=\n-----END CERTIFICATE-----\n": "without its end",
+        b"a comment\n": "# before a comment",
+        b"\x00\xff\n": "# before a comment",
+    }
+    for other, says in others.items():
+        for data in (good + other, other + good):
+            with pytest.raises(VersionRejected, match=says):
+                describe_trusted(Trust((("file", data),)))
+    for data in (good.replace(b"\n", b"\r\n"), good.rstrip(), b"\n # of the publishers\n\n" + good):
+        assert describe_trusted(Trust((("file", data),))) == [f"key {key.fingerprint} (file)"]
+
+
+def test_trusted_certificates_are_those_of_authorities(key: Key, tmp_path: Path) -> None:
+    root = issue(tmp_path, "root", key)
+    leaf = issue(tmp_path, "publisher", make_key(tmp_path, "publisher"), by=(root, key))
+    assert describe_trusted(Trust((("root.crt", root.read_bytes()),)))
+    chain = leaf.read_bytes() + root.read_bytes()
+    for data in (leaf.read_bytes(), chain):
+        with pytest.raises(VersionRejected, match="got that of a signer, expected one that issues them"):
+            describe_trusted(Trust((("file", data),)))
+
+
+def test_certificate_that_has_not_begun_signs_nothing(key: Key, tmp_path: Path) -> None:
+    root, signer = issue(tmp_path, "root", key), make_key(tmp_path, "publisher")
+    trust = Trust((("root.crt", root.read_bytes()),))
+
+    def signed(begins: datetime | None) -> dict[str, Any]:
+        leaf = issue(tmp_path, "publisher", signer, by=(root, key), begins=begins)
+        der = x509.load_pem_x509_certificate(leaf.read_bytes()).public_bytes(Encoding.DER)
+        chain = {"x509CertificateChain": {"certificates": [{"rawBytes": encode(der)}]}}
+        return sign(signer, statement(resource()), verificationMaterial=chain)
+
+    assert check(signed(None), trust) == "certificate 'CN=publisher'"
+    with pytest.raises(VersionRejected, match="which is to come"):
+        check(signed(datetime.now(UTC) + timedelta(days=2)), trust)
+
+
+def test_names_that_begin_alike_are_other_names(key: Key, trust: Trust) -> None:
+    content = CONTENT.replace(b"rows", b"r" * 200)
+    signature = json.dumps(sign(key, statement(resource(content=content)))).encode()
+    assert verify(signature, content, trust, model="r" * 200, version=3)
+    with pytest.raises(VersionRejected, match="or of another model"):
+        verify(signature, content, trust, model="r" * 199 + "s", version=3)
