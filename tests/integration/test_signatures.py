@@ -96,7 +96,6 @@ def test_version_without_a_valid_signature_is_rejected_while_the_one_before_serv
         signed.upload(102, signed.foreign)
         assert f"signed by key '{signed.foreign.fingerprint}', expected key" in signed.reason(102)
         # An old version, validly signed: once as it is, once with the files of a new one.
-        folder = synced.folder / f"{MODEL}-103"
         for source, number in ((synced.folder.parent / "first" / MODEL / "1", 103), (old, 104)):
             synced.s3.upload(source, f"{PREFIX}/{MODEL}/{number}")
         assert f"signed it for '{MODEL}' '1', expected '{MODEL}' '103': a copy of an old version" in signed.reason(103)
@@ -110,8 +109,13 @@ def test_version_without_a_valid_signature_is_rejected_while_the_one_before_serv
     assert {response.version for response in result.responses} == {before}
     assert synced.metric("nereid_sync_refusals_total", model=MODEL) == rejections + 5
     assert synced.metric("nereid_sync_refused_version", model=MODEL, version="105") == 1
-    # Nothing of them was downloaded beyond signature and manifest.
-    assert not list((synced.mirror / "staged").glob("*/*"))
+    # Nothing of them was read but signature and manifest.
+    read = {
+        request.path.rpartition("/")[2]
+        for request in synced.proxy.requests
+        if re.search("/rows/10[1-5]/", request.path)
+    }
+    assert read == {MANIFEST, SIGNATURE}
     # Signed afterwards, it serves, and without a restart.
     synced.s3.put(f"{PREFIX}/{MODEL}/105/{SIGNATURE}", sign(folder, signed.other))
     synced.wait_for_serving(MODEL, 105)

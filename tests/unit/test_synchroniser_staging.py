@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from predictor.synchroniser.staging import Candidate, stage
 from registry import config as configs
-from registry.errors import Incomplete, VersionRejected
+from registry.errors import Incomplete, Unsigned, VersionRejected
 from registry.golden import read_golden
 from registry.layout import SIGNATURE, Object, read_layout
+from registry.signatures.trust import Trust, read_trust
 from registry.storage.reading import FolderStorage
 from tests.support.models import build_identity
+from tests.support.signed import make_key
 from tests.support.versions import Build, write
 
 ONNX = 'backend: "onnxruntime"'
@@ -247,6 +249,50 @@ def test_version_that_is_signed_again_is_the_same_version(tmp_path: Path) -> Non
     before = fingerprint()
     (folder / SIGNATURE).write_text("{}")
     assert fingerprint() == before
+
+
+def test_policy_changes_what_is_staged_where_files_are_beside_the_versions(tmp_path: Path) -> None:
+    write(tmp_path, "rows", Build(1))
+
+    def fingerprints() -> list[str]:
+        folders, _ = read_layout(FolderStorage(tmp_path).walk())
+        trusts = (None, Trust(()))
+        return [
+            Candidate("rows", 1, folders["rows"], None, profile="fp32", cpus=2, trust=trust).fingerprint
+            for trust in trusts
+        ]
+
+    without, signed = fingerprints()
+    assert without == signed
+    (tmp_path / "rows" / "labels.txt").write_text("zero\n")
+    with_labels, signed_with_labels = fingerprints()
+    assert with_labels != without
+    assert signed_with_labels == signed
+
+
+class Noting(FolderStorage):
+    """A storage that notes what is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.read: list[str] = []
+
+    @contextmanager
+    def open(self, source: Object) -> Iterator[BinaryIO]:
+        self.read.append(source.key)
+        with super().open(source) as stream:
+            yield stream
+
+
+def test_signature_is_judged_before_any_config_is_read(tmp_path: Path) -> None:
+    key = make_key(tmp_path, "key")
+    (write(tmp_path / "repository", "rows", Build(1)) / SIGNATURE).write_text("{}")
+    storage = Noting(tmp_path / "repository")
+    folders, _ = read_layout(storage.walk())
+    candidate = Candidate("rows", 1, folders["rows"], None, profile="fp32", cpus=2, trust=read_trust(key.public))
+    with pytest.raises(Unsigned):
+        stage(storage, candidate, tmp_path / "target", reserve=lambda _: nullcontext(), count=lambda _: None)
+    assert sorted(storage.read) == ["rows/1/manifest.json", "rows/1/model.sig"]
 
 
 class Forging(FolderStorage):
