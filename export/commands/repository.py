@@ -82,6 +82,7 @@ def add_fetch(commands: Any) -> None:
     parser.add_argument("model", help="name in the repository")
     parser.add_argument("--version", help="number (default: the newest complete one)")
     parser.add_argument("--to", type=Path, required=True, help="local repository; this version there is replaced")
+    _add_signed_by(parser, "copy only what one of them has signed")
     add_management(parser, _fetch)
 
 

@@ -13,11 +13,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from export.errors import ExportError
 from export.publish.listing import Version, read_model
+from export.publish.signing import read_signers
 from export.writer.manifest import check_known_name
 from export.writer.versions import judge, read_complete
-from registry.layout import MANIFEST, SIGNATURE
+from registry.layout import MANIFEST, SIGNATURE, TEXT_BYTES
+from registry.signatures.judgement import judge_signature
+from registry.signatures.trust import Trust
 from registry.storage.folder_lock import lock_folder
-from registry.storage.reading import download
+from registry.storage.reading import download, read
 from registry.storage.writing import WritableStorage, open_to_write
 
 Count = Callable[[int], None]
@@ -25,7 +28,7 @@ Count = Callable[[int], None]
 
 def fetch(args: Namespace, console: Console) -> None:
     """Copy a version from a repository to a local one."""
-    model = check_known_name(args.model)
+    model, trust = check_known_name(args.model), read_signers(args.signed_by)
     storage = open_to_write(args.repository)
     found = read_model(storage, model)
     wanted = [number for number in found.complete if args.version in {None, "", str(number)}]
@@ -38,11 +41,14 @@ def fetch(args: Namespace, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"{model} {version.number}", total=total)
-        folder = copy_version(storage, model, version, args.to, count=partial(progress.advance, task))
+        count = partial(progress.advance, task)
+        folder = copy_version(storage, model, version, args.to, count=count, trust=trust)
     console.print(f"{model} {version.number} from {storage.url} is in {folder}", soft_wrap=True)
 
 
-def copy_version(storage: WritableStorage, model: str, version: Version, target: Path, *, count: Count) -> Path:
+def copy_version(  # noqa: PLR0913 - from where, what, to where, by whom, and a report
+    storage: WritableStorage, model: str, version: Version, target: Path, *, count: Count, trust: Trust | None = None
+) -> Path:
     """Copy a version, and return its folder.
 
     The writers of a bucket choose its keys. Only the files that the manifest lists are written, whose names the
@@ -54,9 +60,11 @@ def copy_version(storage: WritableStorage, model: str, version: Version, target:
         version: complete.
         target: a local repository; a version of this number there is replaced.
         count: takes the bytes of each block that was copied.
+        trust: whose signatures are required; None: signatures are not looked at.
 
     Raises:
         ExportError: there is no manifest that fits the schema, or the files are not those that it lists.
+        VersionRejected: the signature is too large; Unsigned, which is one: it is not by a trusted key.
     """
     prefix = f"{model}/{version.number}"
     where = f"{storage.url}/{prefix}"
@@ -67,8 +75,12 @@ def copy_version(storage: WritableStorage, model: str, version: Version, target:
             download(storage, version.files[name], hidden / name, count=count)
         if read_complete(hidden) is None:
             raise ExportError(f"{where}: what came does not fit its {MANIFEST}; next: publish it again")
-        if version.signature is not None:  # the same number of the same model: it stays valid
-            download(storage, version.signature, hidden / SIGNATURE, count=count)
+        signature = None if version.signature is None else read(storage, version.signature, limit=TEXT_BYTES)
+        if trust is not None:
+            signed = signature, (hidden / MANIFEST).read_bytes()
+            judge_signature(signed, trust, model=model, version=version.number)
+        if signature is not None:  # the same number of the same model: it stays valid
+            (hidden / SIGNATURE).write_bytes(signature)
         judge(hidden, where=where)
     return target / prefix
 

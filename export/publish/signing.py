@@ -56,33 +56,28 @@ def open_signer(args: Namespace, folder: Path) -> Signer | None:
         return None
     try:
         from model_signing.signing import Config  # noqa: PLC0415 - over a second, where something is signed
+
+        from export.publish.signing_key import check_certificate, check_key  # noqa: PLC0415 - likewise
     except ImportError as exc:
         raise ExportError(f"signing: {exc}; next: make .venv/.signing") from exc
     create: Any = Config  # untyped
-    password = os.environ.get(_PASSWORD)
+    password = (os.environ.get(_PASSWORD) or "").encode() or None
+    key = check_key(args.sign, password, with_certificates=args.certificates is not None)
     try:
         config = create()
         if args.certificates is None:
-            config.use_elliptic_key_signer(private_key=args.sign, password=password.encode() if password else None)
+            config.use_elliptic_key_signer(private_key=args.sign, password=password)
         else:
             own, *issuers = _split(args.certificates, folder)  # a chain of none is an error of model-signing
+            check_certificate(own, key, where=args.certificates)
             config.use_certificate_signer(
                 private_key=args.sign, signing_certificate=own, certificate_chain=issuers or [own]
             )
         signer = Signer(config, folder)
         signer.sign(b"")
-    except (ValueError, TypeError, AttributeError) as exc:  # of the key's format and password
-        raise ExportError(_explain(exc, args)) from exc
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ExportError(f"{args.certificates or args.sign}: {exc}") from exc
     return signer
-
-
-def _explain(exc: Exception, args: Namespace) -> str:
-    expected = "PEM of a private key, EC P-256, P-384 or P-521"
-    if "ncrypted" not in str(exc):
-        return f"{args.sign}: {exc}; expected {expected}"
-    if args.certificates is not None:
-        return f"{args.sign}: {exc}; model-signing takes no encrypted key with certificates, expected {expected}"
-    return f"{args.sign}: {exc}; next: its password in the variable {_PASSWORD}"
 
 
 def _split(certificates: Path, folder: Path) -> list[Path]:

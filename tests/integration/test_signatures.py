@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from export.__main__ import main
 from registry.errors import Unsigned
@@ -407,6 +407,14 @@ def test_rotation_signs_what_the_old_key_signed(tmp_path: Path, capsys: pytest.C
     # Fetched, and deleted, the signature stays with its version.
     assert main(["fetch", "rows", "--to", str(tmp_path / "fetched"), *bucket]) == 0
     assert trust_of(new.public, tmp_path / "fetched" / "rows" / "2")
+    fetch = ["fetch", "rows", "--to", str(tmp_path / "checked"), *bucket]
+    assert main([*fetch, "--signed-by", str(old.public)]) == 1
+    assert f"signed by key '{new.fingerprint}', expected key {old.fingerprint}" in capsys.readouterr().err
+    assert not list((tmp_path / "checked").glob("rows/[0-9]*"))
+    assert main([*fetch, "--signed-by", str(new.public)]) == 0
+    (tmp_path / "bucket" / "rows" / "2" / SIGNATURE).write_bytes(b" " * (TEXT_BYTES + 1))
+    assert main(fetch) == 1
+    assert f"got {TEXT_BYTES + 1} bytes, expected at most {TEXT_BYTES}" in capsys.readouterr().err
     write(tmp_path / "local", "rows", Build(3))
     assert publish(tmp_path, "--force", "--sign", new.private) == 0
     assert main(["prune", "rows", "--keep", "1", "--yes", *bucket]) == 0
@@ -417,10 +425,15 @@ def test_rotation_signs_what_the_old_key_signed(tmp_path: Path, capsys: pytest.C
     ("words", "password", "says"),
     [
         (("--sign", "encrypted.pem"), "", "next: its password in the variable SIGN_PASSWORD"),
-        (("--sign", "encrypted.pem"), "wrong", "Incorrect password"),
+        (("--sign", "encrypted.pem"), "wrong", "encrypted.pem: SIGN_PASSWORD is not its password"),
+        (("--sign", "key.pem"), PASSWORD, "key.pem: is not encrypted; next: unset SIGN_PASSWORD"),
+        (("--sign", "rsa.pem"), "", "rsa.pem: got a key RSAPrivateKey, expected PEM of a private key, EC P-256"),
+        (("--sign", "ed25519.pem"), "", "ed25519.pem: got a key Ed25519PrivateKey, expected"),
+        (("--sign", "weak.pem"), "", "weak.pem: got a key secp256k1, expected"),
+        (("--sign", "encrypted.pem", "--certificates", "other.crt"), PASSWORD, "takes no encrypted key with cert"),
         (("--sign", "key.pub"), "", "expected PEM of a private key"),
         (("--sign", "nothing.pem"), "", "nothing.pem: No such file"),
-        (("--sign", "key.pem", "--certificates", "other.crt"), "", "does not match"),
+        (("--sign", "key.pem", "--certificates", "other.crt"), "", "'CN=other', is of another key"),
         (("--sign", "key.pem", "--certificates", "key.pub"), "", "got no certificate, expected PEM"),
         (("--certificates", "other.crt"), "", "got no --sign"),
         (("--sign", "encrypted.pem"), PASSWORD, None),
@@ -436,6 +449,13 @@ def test_key_is_tried_before_anything_is_uploaded(
 ) -> None:
     make_key(tmp_path, "key")
     make_key(tmp_path, "encrypted", password=PASSWORD)
+    make_key(tmp_path, "weak", ec.SECP256K1())
+    for name, private in (
+        ("rsa", rsa.generate_private_key(65537, 2048)),
+        ("ed25519", ed25519.Ed25519PrivateKey.generate()),
+    ):
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / f"{name}.pem").write_bytes(pem)
     issue(tmp_path, "other", make_key(tmp_path, "other"))
     write(tmp_path / "local", "rows", FIRST)
     monkeypatch.setenv("SIGN_PASSWORD", password)
@@ -446,6 +466,17 @@ def test_key_is_tried_before_anything_is_uploaded(
     )
     assert says is None or says in said.err
     assert PASSWORD not in said.out + said.err
+
+
+def test_key_that_others_can_read_is_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = make_key(tmp_path, "key")
+    write(tmp_path / "local", "rows", FIRST)
+    key.private.chmod(0o600)
+    assert publish(tmp_path, "--sign", key.private) == 0
+    assert "warning" not in capsys.readouterr().err
+    key.private.chmod(0o644)
+    assert publish(tmp_path, "--sign", key.private) == 0
+    assert "others can use this key (mode ...44); next: chmod 600" in capsys.readouterr().err
 
 
 def test_commands_of_the_page_run(tmp_path: Path) -> None:
