@@ -18,7 +18,7 @@ def check_authority(certificate: x509.Certificate, file: str) -> None:
     """Check that a trusted certificate is one that issues others: no chain to another is ever accepted.
 
     Raises:
-        VersionRejected: it is none; `file` is where it comes from.
+        VersionRejected: it is that of a signer, or lacks keyCertSign; `file` is where it comes from.
     """
     subject = certificate.subject.rfc4514_string()
     try:

@@ -140,11 +140,12 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/signed-models.md": {
         "Signed models": [SIGNATURES, SIGNATURES, SIGNATURES],
         "The official program": [SIGNATURES],
+        "Certificates": [SIGNATURES],
         "On a cluster": [
             "tests/manifests/test_components.py",
             "makes a Secret in a cluster, which the job of the text reads",
         ],
-        "Rotation, revocation": [SIGNATURES],
+        "Rotation, revocation": [SIGNATURES, SIGNATURES],
     },
     "docs/terraform.md": {
         "Production on AWS by Terraform": [AWS],

@@ -496,9 +496,10 @@ def test_commands_of_the_page_run(tmp_path: Path) -> None:
             '$ until curl -s http://localhost:8080/status | grep -q \'"serving":\\["2"\'; do sleep 0.1; done\n'
         )
     (official,) = blocks_of(PAGE, "The official program")
-    (rotation,) = blocks_of(PAGE, "Rotation, revocation")
     terminal.run(official)
-    terminal.run(rotation)
+    for section in ("Certificates", "Rotation, revocation"):
+        for block in blocks_of(PAGE, section):
+            terminal.run(newest_of_checkout(block))
 
 
 def newest_of_checkout(block: str) -> str:

@@ -59,7 +59,7 @@ def test_command_loads_the_mirror_only_without_a_policy(installation: Installati
     signed = Settings(mirror=tmp_path, signed_by=tmp_path / "keys")
     argv, _ = compose_command(signed, installation, environ={})
     assert "--model-control-mode=explicit" in argv
-    assert not [word for word in argv if word.startswith("--load-model")], "Triton would serve what nobody verified"
+    assert not [word for word in argv if word.startswith("--load-model")], "Triton would serve what is not verified"
 
 
 def test_command_makes_a_relative_repository_absolute(installation: Installation) -> None:
