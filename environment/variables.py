@@ -15,7 +15,7 @@ def variable(settings: type[BaseSettings], name: str) -> str:
 
 
 def reject_empty(name: str) -> None:
-    """Reject a variable that is set to nothing: without it something is left out that its user asked for.
+    """Reject a variable that is set to nothing, where that would leave out what it is for.
 
     Args:
         name: of the variable.

@@ -46,7 +46,7 @@ def fetch(args: Namespace, console: Console) -> None:
     console.print(f"{model} {version.number} from {storage.url} is in {folder}", soft_wrap=True)
 
 
-def copy_version(  # noqa: PLR0913 - from where, what, to where, by whom, and a report
+def copy_version(  # noqa: PLR0913 - from where, what, to where, its keys, and a report
     storage: WritableStorage, model: str, version: Version, target: Path, *, count: Count, trust: Trust | None = None
 ) -> Path:
     """Copy a version, and return its folder.

@@ -141,7 +141,7 @@ def test_predictor_rejects_a_policy_that_is_set_to_nothing(monkeypatch: pytest.M
         PredictorSettings()
 
 
-def test_make_gives_no_policy_that_nobody_set() -> None:
+def test_make_gives_no_policy_that_is_not_set() -> None:
     environ = {name: value for name, value in os.environ.items() if name not in {"SIGNED_BY", "MAKEFLAGS"}}
     print_it = ["make", "-s", "-f", "-", "show"]
     text = 'include Makefile\nshow:\n\t@echo "got $${SIGNED_BY-none}"\n'
