@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -86,8 +87,10 @@ def opened(folder: Path, *, modules: Path | None, published: bool) -> Iterator[W
     Raises:
         TerraformError: `terraform init` failed.
     """
-    copy = schemas.CACHE.parent / "terraform-work" / str(os.getpid())
-    shutil.copytree(folder, copy, ignore=_LEFT_OUT)
+    work = schemas.CACHE.parent / "terraform-work"
+    work.mkdir(parents=True, exist_ok=True)
+    copy = Path(tempfile.mkdtemp(dir=work))
+    shutil.copytree(folder, copy, ignore=_LEFT_OUT, dirs_exist_ok=True)
     try:
         if published:
             workspace = Workspace(copy, environment(), published=True)
