@@ -92,6 +92,9 @@ def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> N
 def test_processes_of_a_killed_triton_are_ended(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
         triton = stack.part("tritonserver")
+        models = stack.http.get("/v2/models").json()["models"]
+        # The candidates, whose golden outputs were verified before the versions served, are unloaded meanwhile.
+        wait_until(lambda: len(triton.children()) == len(models), log=stack.log)
         stubs = triton.children()
         memory = Path("/proc", str(stubs[-1].pid), "root", "dev", "shm")  # as they see it: it may be theirs alone
         regions = [memory / word for stub in stubs for word in words_of(stub) if "_shm_region_" in word]
