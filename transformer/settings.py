@@ -86,16 +86,19 @@ class TransformerSettings(BaseSettings):
         description="file of API keys (`make key`), read again when it changes; a key that no valid line of it has is "
         "rejected, and a file without keys admits no client. Unset: no key is required",
     )
-    keyless: Annotated[frozenset[Literal["health", "metrics", "status", "docs"]], NoDecode] = Field(
-        frozenset({"health", "metrics"}),
+    keyless: Annotated[frozenset[Literal["health", "metrics", "status", "docs", "playground"]], NoDecode] = Field(
+        frozenset({"health", "metrics", "playground"}),
         description="what is open without a key: `health` (over gRPC `ServerLive`, `ServerReady` and `grpc.health.v1`; "
-        "whether a model is ready requires one), `metrics`, `status`, `docs` (over gRPC reflection)",
+        "whether a model is ready requires one), `metrics`, `status`, `docs` (over gRPC reflection), `playground` (the "
+        "pages at `/` and `/stack`, where a key is typed in; what they show requires it)",
     )
     sagemaker: bool = Field(False, description="whether `/ping` and `/invocations` are served: docs/sagemaker.md")
     default_model: str = Field(
         "", description="model of a request to `/invocations` that names none; unset: the only one of the repository"
     )
-    docs: bool = Field(True, description="whether `/docs` and `/openapi.json` are served")
+    docs: bool = Field(
+        True, description="whether `/docs`, `/openapi.json` and the playground (`/`, `/stack`) are served"
+    )
     seccomp: bool = Field(
         True,
         description="whether the kernel denies this process what no request needs: processes, files to write, ports, "

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from environment import __version__
 from environment.listening import HostGuard, Hosts
 from transformer.errors import MisdirectedRequest
-from transformer.rest import openapi, predict, sagemaker, v1, v2
+from transformer.rest import openapi, playground, predict, sagemaker, v1, v2
 from transformer.rest.documents import ERRORS
 from transformer.rest.middleware import (
     AdmissionMiddleware,
@@ -53,6 +53,8 @@ def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
     for router in _routers(services):
         app.include_router(router)
     app.add_api_route("/status", _status, summary="Model repository: versions that serve, that were rejected, and why")
+    if services.settings.docs:
+        playground.add_files(app)
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     add_error_handlers(app)
     _add_middleware(app, services, hosts)
@@ -62,7 +64,9 @@ def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
 
 def _routers(services: Services) -> list[APIRouter]:
     """Those with most requests first."""
-    return [predict.router, v1.router, v2.router, *([sagemaker.router] if services.settings.sagemaker else [])]
+    settings = services.settings
+    pages = [playground.router] if settings.docs else []  # before v1, whose liveness is at / too
+    return [predict.router, *pages, v1.router, v2.router, *([sagemaker.router] if settings.sagemaker else [])]
 
 
 def _add_middleware(app: FastAPI, services: Services, hosts: Hosts | None) -> None:

@@ -14,23 +14,29 @@ from transformer.observability.request_record import current_request
 from transformer.rest.responses import reject
 from transformer.settings import TransformerSettings
 
-# The page of /docs has its script inline; nothing is loaded from elsewhere, and no page may frame it.
+# Nothing is loaded from elsewhere, no script or style is inline, and no page may frame one of these.
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-    " object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
 )
+# FastAPI's page has its script inline.
+_DOCS_POLICY = f"{_POLICY}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", _POLICY.encode()),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 )
+_POLICY_HEADER = (b"content-security-policy", _POLICY.encode())
+_DOCS_POLICY_HEADER = (b"content-security-policy", _DOCS_POLICY.encode())
 # By the values of TRANSFORMER_KEYLESS.
 _PATHS = {
     "health": ("/", "/v2/health/*", "/ping"),  # "/" is what KServe's v1 clients take for liveness
     "metrics": ("/metrics",),
     "status": ("/status",),
     "docs": ("/docs", "/openapi.json", "/static-offline-docs/*"),
+    # The pages alone: what they show is of routes that require a key, which the user types there.
+    "playground": ("/", "/stack", "/playground/*"),
 }
 
 
@@ -50,7 +56,8 @@ class SecurityHeadersMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                policy = _DOCS_POLICY_HEADER if scope["path"] == "/docs" else _POLICY_HEADER
+                message["headers"] = [*message["headers"], policy, *_HEADERS]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -39,6 +39,12 @@ _NOT_ACCEPTED = ("0", "0.0", "0.00", "0.000")
 router = APIRouter()
 
 
+@router.post(
+    "/predict/{model}/versions/{version}",
+    tags=["predict"],
+    summary="Infer by one version",
+    openapi_extra=openapi.versioned(openapi.PREDICT),
+)
 @router.post("/predict/{model}", tags=["predict"], summary="Infer", openapi_extra=openapi.PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """Images as multipart files named `image` or as a raw body, or rows as JSON."""
@@ -55,7 +61,8 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
     parameters = query_parameters(request)
     settings: TransformerSettings = request.app.state.settings
     dataplane: DataPlane = request.app.state.dataplane
-    model = await dataplane.model(name, deadline=deadline)
+    version = str(request.path_params.get("version", ""))
+    model = await dataplane.model(name, version, deadline)
     content_type = request.headers.get("content-type", "")
     is_json = "json" in content_type.lower()
     read = partial(
@@ -68,7 +75,7 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
         max_bytes=settings.max_image_bytes,
     )
     items = await offload(read, cost=len(body) * (1 if is_json else MULTIPART_BYTE))
-    options = InferOptions(deadline, parameters={**parameters, **items.parameters})
+    options = InferOptions(deadline, version, {**parameters, **items.parameters})
     image_type = _accepted_image(request.headers.get("accept", ""))
     if image_type and len(items.images) != 1:
         got = f"{len(items.images)} images" if items.images else "rows"
