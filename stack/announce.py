@@ -123,7 +123,7 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
 
     name = "localhost" if settings.transformer_host in _LOCAL else settings.transformer_host
     url, grpc = f"http://{join(name, settings.http_port)}", join(name, settings.grpc_port)
-    lines = ["", f"[bold green]ready[/]  {escape(url)}/docs  {escape(url)}/metrics  gRPC {escape(grpc)}"]
+    lines = ["", f"[bold green]ready[/]  {escape(url)} in a browser  {escape(url)}/docs  gRPC {escape(grpc)}"]
     models, example = describe_models(settings, transformer, url)
     logs = f"log:   {escape(describe_logs(settings))}"
     return [*lines, *models, example, *([] if settings.verbose else [logs]), "stop:  Ctrl-C", ""]

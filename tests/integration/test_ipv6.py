@@ -124,7 +124,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 def test_stack_prints_its_addresses(inside: Inside) -> None:
     wait_until_announced(inside.log)
     log = inside.log.read_text()
-    assert f"ready  {inside.url}/docs" in log
+    assert f"ready  {inside.url} in a browser" in log
     assert f"gRPC [::1]:{inside.ports['GRPC_PORT']}" in log
     assert f"in front of Triton at [::1]:{inside.ports['TRITON_GRPC_PORT']}" in log
     assert f"status on http://[::1]:{inside.ports['SYNC_PORT']}" in log
