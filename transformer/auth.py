@@ -26,6 +26,7 @@ _LINE = re.compile(r"(?P<name>[0-9a-zA-Z._-]{1,64}) sha256:(?P<digest>[0-9a-f]{6
 _PREFIX = "nereid_"  # what scanners for leaked secrets look for
 _MAX_AGE_S = 1.0
 _MAX_KEY_LENGTH = 1024
+_PLACES = "Authorization: Bearer <key>, or X-API-Key: <key>"
 
 
 class KeysError(Exception):
@@ -51,20 +52,21 @@ class Keys:
         self._looked_at = time.monotonic()
         metrics.expect_keys(self._names.values())
 
-    def check(self, headers: Mapping[str, str]) -> str:
+    def check(self, headers: Mapping[str, str], *, places: str = _PLACES) -> str:
         """The name of the API key of a request; the request is counted under it, or as rejected.
 
         Args:
             headers: HTTP headers or gRPC metadata, with names in lower case.
+            places: where a key is expected, for the message.
 
         Raises:
             Unauthenticated: the request has no key.
             Forbidden: the key is unknown.
         """
-        key = _find_key(headers)
+        key = find_key(headers)
         if not key:
             metrics.count_key("", "no key")
-            raise Unauthenticated("no API key; expected Authorization: Bearer <key>, or X-API-Key: <key>")
+            raise Unauthenticated(f"no API key; expected {places}")
         self._refresh()
         digest = hashlib.sha256(key[:_MAX_KEY_LENGTH].encode()).hexdigest()
         # Compare with all of them: the time must reveal nothing about any.
@@ -105,7 +107,8 @@ def is_keyless(name: str, patterns: Collection[str]) -> bool:
     return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
 
 
-def _find_key(headers: Mapping[str, str]) -> str:
+def find_key(headers: Mapping[str, str]) -> str:
+    """The key in HTTP headers or gRPC metadata, with names in lower case; "" without one."""
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
 

@@ -94,7 +94,9 @@ class TransformerSettings(BaseSettings):
     )
     sagemaker: bool = Field(False, description="whether `/ping` and `/invocations` are served: docs/sagemaker.md")
     default_model: str = Field(
-        "", description="model of a request to `/invocations` that names none; unset: the only one of the repository"
+        "",
+        description="model of a request to `/invocations` or `/v1/vision/detection` that names none; unset: the only "
+        "one of the repository, for `/v1/vision/detection` the only one that finds objects",
     )
     docs: bool = Field(
         True, description="whether `/docs`, `/openapi.json` and the playground (`/`, `/stack`) are served"

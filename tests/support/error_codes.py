@@ -58,8 +58,9 @@ def rejection(method: Callable[..., Any], *arguments: Any, **options: Any) -> Re
 
 
 def code_in(status: int, body: bytes) -> ErrorCode:
-    """The code of an error, whose body holds nothing else but its text."""
+    """The code of an error, whose body holds nothing else but its text, and `success` in DeepStack's dialect."""
     document = json.loads(body)
+    assert document.pop("success", False) is False
     assert list(document) == ["error", "code"], document
     assert isinstance(document["error"], str)
     assert document["error"]

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from environment import __version__
 from environment.listening import HostGuard, Hosts
 from transformer.errors import MisdirectedRequest
-from transformer.rest import openapi, playground, predict, sagemaker, v1, v2
+from transformer.rest import openapi, playground, predict, sagemaker, v1, v2, vision
 from transformer.rest.documents import ERRORS
 from transformer.rest.middleware import (
     AdmissionMiddleware,
@@ -66,7 +66,14 @@ def _routers(services: Services) -> list[APIRouter]:
     """Those with most requests first."""
     settings = services.settings
     pages = [playground.router] if settings.docs else []  # before v1, whose liveness is at / too
-    return [predict.router, *pages, v1.router, v2.router, *([sagemaker.router] if settings.sagemaker else [])]
+    return [
+        predict.router,
+        *pages,
+        v1.router,
+        v2.router,
+        vision.router,
+        *([sagemaker.router] if settings.sagemaker else []),
+    ]
 
 
 def _add_middleware(app: FastAPI, services: Services, hosts: Hosts | None) -> None:

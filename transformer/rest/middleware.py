@@ -8,9 +8,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from transformer.admission import Admission
-from transformer.auth import Keys, is_keyless
+from transformer.auth import Keys, find_key, is_keyless
 from transformer.errors import OutOfMemory, Overloaded, ServingError
 from transformer.observability.request_record import current_request
+from transformer.rest.form_key import FIELD, read_form_key, takes_form_key
 from transformer.rest.responses import reject
 from transformer.settings import TransformerSettings
 
@@ -113,7 +114,7 @@ class RouteMiddleware:
 
 
 class ApiKeyMiddleware:
-    """Rejects requests without a valid API key before their body is read."""
+    """Rejects requests without a valid API key before their body is read, or the image of a form that may hold one."""
 
     def __init__(self, app: ASGIApp, keys: Keys, settings: TransformerSettings) -> None:
         """Wrap an application.
@@ -126,6 +127,7 @@ class ApiKeyMiddleware:
         self._app = app
         self._keys = keys
         self._open = tuple(path for word in settings.keyless for path in _PATHS[word])
+        self._timeout_s = settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -134,11 +136,20 @@ class ApiKeyMiddleware:
             record.key = ""
             try:
                 if not is_keyless(scope["path"], self._open):
-                    record.key = self._keys.check(Headers(scope=scope))
+                    record.key, receive = await self._check(scope, receive)
             except ServingError as exc:
                 await reject(scope, exc)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    async def _check(self, scope: Scope, receive: Receive) -> tuple[str, Receive]:
+        """The name of the key, and what brings the body."""
+        headers = Headers(scope=scope)
+        if find_key(headers) or not takes_form_key(scope):
+            return self._keys.check(headers), receive
+        key, receive = await read_form_key(scope, receive, timeout_s=self._timeout_s)
+        places = f"Authorization: Bearer <key>, X-API-Key: <key>, or the form field {FIELD} before the image"
+        return self._keys.check({"x-api-key": key}, places=places), receive
 
 
 class AdmissionMiddleware:

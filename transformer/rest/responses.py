@@ -16,6 +16,7 @@ from transformer.offload import offload
 
 log = logging.getLogger("transformer")
 
+VISION = "/v1/vision/"  # DeepStack's clients read `success` of every response
 QUIET_PATHS = ("/v2/health/", "/metrics", "/status", "/ping")  # probes and scrapes come every few seconds
 
 
@@ -31,8 +32,10 @@ def error_body(code: ErrorCode, message: str) -> bytes:
 
 def write_error(code: ErrorCode, message: str, headers: dict[str, str] | None = None) -> Response:
     """An error as JSON; the record of the request notes its code."""
-    current_request().code = code
-    return Response(error_body(code, message), code.http_status, headers, media_type="application/json")
+    record = current_request()
+    record.code = code
+    body = orjson.dumps({"success": False, "error": message, "code": code}) if record.path.startswith(VISION) else None
+    return Response(body or error_body(code, message), code.http_status, headers, media_type="application/json")
 
 
 def reject(scope: Scope, exc: ServingError) -> Response:
