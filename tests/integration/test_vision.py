@@ -1,6 +1,8 @@
 """DeepStack's and CodeProject.AI's dialect over the real stack; the clients' own code is in tests/e2e."""
 
+import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_of
+from tests.support.pages import blocks_of
 from tests.support.stack import ROOT, Stack, start_shipped
 from tests.support.transformer import Transformer, make_key, start_transformer
 
@@ -73,6 +76,19 @@ def test_query_chooses_among_the_objects(stack: Stack) -> None:
     limited = detect(stack.http, "custom/digit-finder?max_detections=1")
     assert len(found(limited)) == 1
     assert limited.headers["X-Limits-Reached"] == '[{"max_detections":1}]'
+
+
+def test_command_of_the_page_prints_what_the_page_shows(stack: Stack) -> None:
+    (block,) = blocks_of(ROOT / "docs" / "cameras.md", "Cameras")
+    command, printed = block.removeprefix("$ ").split("\n", 1)
+    command = command.replace("curl ", "curl --silent --noproxy '*' ").replace(":8080", f":{stack.http_port}")
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    own = {"duration", "inferenceMs", "processMs"}
+    shown, got = json.loads(printed.replace("\n", " ")), json.loads(done.stdout)
+    assert list(shown) == list(got)
+    assert {name: shown[name] for name in shown if name not in own} == {
+        name: got[name] for name in got if name not in own
+    }
 
 
 def test_list_has_what_finds_objects(stack: Stack) -> None:
