@@ -27,6 +27,7 @@ from tests.reference.raw_heads import write_heads
 from tests.reference.rotated import write_kept
 from tests.reference.scenes import SCENES, cut_scene
 from tests.reference.segmenting import write_segments
+from tests.reference.summaries import write_summaries
 from tests.support.networks import build_network
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,7 @@ _WRITERS: dict[str, Callable[[], None]] = {
     "rotated-crowds": write_kept,
     "heads": write_heads,
     "maps": write_maps,
+    "summaries": write_summaries,
 }
 
 if __name__ == "__main__":

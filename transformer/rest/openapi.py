@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer.observability.stage_timer import STAGES
+from transformer.protocol import ultralytics
 from transformer.tasks import TASKS, finds_objects
 from transformer.tasks import parameters as task_parameters
 from transformer.tasks.schemas import INTEGER as _INTEGER
@@ -69,6 +70,7 @@ SCHEMAS = {
     **{task.schema_name: dict(task.schema) for task in _ROWS_TASKS},
 }
 _ROW = {"anyOf": [_ref(task.schema_name) for task in _ROWS_TASKS]}
+SCHEMAS["UltralyticsSummary"] = dict(ultralytics.SCHEMA)
 SCHEMAS["Table"] = _result(_ROWS_TASKS, {"predictions": _array(_ROW)})
 
 
@@ -124,8 +126,13 @@ def _task_query(parameter: Parameter) -> dict[str, Any]:
 
 _TASK_PARAMETERS = [_task_query(parameter) for parameter in task_parameters().values()]
 
+_FORMAT = _query(
+    "format",
+    {"enum": list(ultralytics.FORMATS), "default": ultralytics.FORMATS[0]},
+    "the form of JSON of images; `ultralytics`: a list for each image, as its `Results.summary()` has it",
+)
 PREDICT: dict[str, Any] = {
-    "parameters": _TASK_PARAMETERS,
+    "parameters": [*_TASK_PARAMETERS, _FORMAT],
     "requestBody": {
         "required": True,
         "content": {
@@ -152,7 +159,17 @@ PREDICT: dict[str, Any] = {
     "responses": _responses(
         "One object for an image, a list for several, one object for rows; the annotated image if `Accept` prefers it.",
         {
-            "application/json": {"schema": {"oneOf": [_IMAGE_RESULT, _array(_IMAGE_RESULT), _ref("Table")]}},
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        _IMAGE_RESULT,
+                        _array(_IMAGE_RESULT),
+                        _ref("Table"),
+                        _ref("UltralyticsSummary"),
+                        _array(_ref("UltralyticsSummary")),
+                    ]
+                }
+            },
             "image/jpeg": {"schema": _BINARY},
             "image/png": {"schema": _BINARY},
         },

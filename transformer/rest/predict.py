@@ -13,7 +13,7 @@ from transformer.errors import InvalidRequest
 from transformer.imaging.drawing import Label, draw_captions
 from transformer.imaging.encoding import ImageType, check_size, encode
 from transformer.offload import ALWAYS, MULTIPART_BYTE, offload
-from transformer.protocol import json_responses
+from transformer.protocol import json_responses, ultralytics
 from transformer.rest import openapi
 from transformer.rest.admitted import admitted
 from transformer.rest.body import read_items
@@ -59,6 +59,7 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
         ServingError: the body, a parameter or the header Accept is invalid, or inference failed.
     """
     parameters = query_parameters(request)
+    form = ultralytics.read_format(parameters.pop("format", "nereid"))
     settings: TransformerSettings = request.app.state.settings
     dataplane: DataPlane = request.app.state.dataplane
     version = str(request.path_params.get("version", ""))
@@ -80,6 +81,8 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
     if image_type and len(items.images) != 1:
         got = f"{len(items.images)} images" if items.images else "rows"
         raise InvalidRequest(f"Accept: {image_type}: got {got}, expected one image")
+    if form == "ultralytics" and items.rows:
+        raise InvalidRequest("format: 'ultralytics' is a form of images; got rows")
     if items.rows:
         rows = await dataplane.infer_rows(model, options, items.rows)
         return await write_json(lambda: json_responses.rows_object(rows), cost=json_responses.cost([rows]))
@@ -88,7 +91,14 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
         image = await offload(lambda: _annotate(results[0], image_type), cost=ALWAYS)
         reached = json_responses.limits_reached(results)
         return Response(image, headers={LIMITS_REACHED: reached} if reached else None, media_type=image_type)
-    texts, cost = partial(json_responses.image_texts, results, deadline), json_responses.cost(results)
+    cost = json_responses.cost(results)
+    if form == "ultralytics":
+        summaries = partial(map, ultralytics.summary, results)
+        response = await write_json(lambda: list(summaries()) if items.many else next(summaries()), cost=cost)
+        if reached := json_responses.limits_reached(results):
+            response.headers[LIMITS_REACHED] = reached
+        return response
+    texts = partial(json_responses.image_texts, results, deadline)
     if items.many:
         return await write_json(lambda: [orjson.Fragment(text) for text in texts()], cost=cost)
     return await write_json(lambda: orjson.Fragment(texts()[0]), cost=cost)

@@ -116,7 +116,9 @@ _DETECTIONS: dict[int | str, dict[str, Any]] = {
     }
 }
 _BODY: dict[str, Any] = {
-    "parameters": [each for each in openapi.PREDICT["parameters"] if each["name"] not in {"confidence", "then"}],
+    "parameters": [
+        each for each in openapi.PREDICT["parameters"] if each["name"] not in {"confidence", "then", "format"}
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -146,7 +148,8 @@ async def detection(request: Request) -> Response:
         return await _respond(model, request, body, deadline)
 
 
-@router.api_route("/custom/list", methods=["GET", "POST"], summary="Models that find objects")
+@router.api_route("/custom/list", methods=["GET", "POST"], include_in_schema=False)  # the originals have POST
+@router.get("/custom/list", summary="Models that find objects")
 async def custom_models(request: Request) -> VisionModels:
     """Names for `/v1/vision/custom/<model>`, in alphabetical order."""
     dataplane: DataPlane = request.app.state.dataplane
