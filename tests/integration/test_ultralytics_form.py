@@ -51,6 +51,12 @@ def test_response_is_the_summary_of_ultralytics(stack: Stack, model: str) -> Non
             assert ours["keypoints"]["visible"] == pytest.approx(theirs["keypoints"]["visible"], abs=0.02)
 
 
+def test_masks_may_be_left_out(stack: Stack) -> None:
+    assert {"segments"} & {name for each in summary(stack, "digit-outlines", "digits.jpg") for name in each}
+    bare = summary(stack, "digit-outlines", "digits.jpg", "&mask=none")
+    assert {tuple(each) for each in bare} == {("name", "class", "confidence", "box")}
+
+
 def test_several_images_are_a_list_of_lists(stack: Stack) -> None:
     files = [("image", (IMAGES / "digits.jpg").read_bytes())] * 2
     both = stack.http.post("/predict/digit-finder?format=ultralytics", files=files).json()
@@ -76,6 +82,7 @@ def test_form_of_this_server_is_the_default(stack: Stack) -> None:
         ("digit-finder?format=coco", "expected one of nereid, ultralytics"),
         ("digit-finder?format=ultralytics&format=nereid", "twice"),
         ("digit-finder?format=ultralytics&then=digits", "then"),
+        ("digit-outlines?format=ultralytics&mask=rle", "'mask'"),
     ],
 )
 def test_form_that_does_not_exist_is_rejected_in_words(stack: Stack, path: str, words: str) -> None:

@@ -96,7 +96,9 @@ def _objects(found: Detections, model: Model) -> list[dict[str, Any]]:
         }
         for box, score, class_id in zip(boxes, found.scores, found.class_ids, strict=True)
     ]
-    if isinstance(found, Segments) and found.mask_form != "none":
+    if isinstance(found, Segments) and found.mask_form == "rle":
+        raise InvalidRequest("parameter 'mask': got 'rle', which format 'ultralytics' lacks; expected polygon or none")
+    if isinstance(found, Segments) and found.mask_form == "polygon":
         for each, mask in zip(objects, found.masks, strict=True):
             each["segments"] = dict(zip("xy", map(_rounded, _ring(mask.outlines).T), strict=True))
     if isinstance(found, Poses):
