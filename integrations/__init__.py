@@ -1,0 +1,1 @@
+"""Clients for tools that people already use: each sends images to a running Nereid."""
