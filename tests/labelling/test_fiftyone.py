@@ -97,7 +97,7 @@ def labelled(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("fiftyone")
     given = {}
     for name, (task, images, options, how) in JOBS.items():
-        paths = [folder / f"{name}-{number}" for number in range(len(images))]
+        paths = [folder / f"{name}-{number}.jpg" for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             path.write_bytes(image)
         model = {"model": TASKS[task][0], "url": url_of(stack)} | options

@@ -373,8 +373,8 @@ def test_unreachable_nereid_is_an_error_of_the_backend_and_stores_nothing(
         (task,) = label_studio.predictions(project)
         other = label_studio.connect(label_studio.project(CONFIGS["detect"]), url)
         body = httpx.post(f"{url}/predict", json={"tasks": [], "label_config": ""}, trust_env=False)
+        (connection,) = label_studio.http.get("/api/ml", params={"project": project}).json()
         words = log.read_text()
-    (connection,) = label_studio.http.get("/api/ml", params={"project": project}).json()
     assert task["stored"] == []
     assert connection["state"] == "ER"
     assert other["http"] == httpx.codes.BAD_REQUEST
