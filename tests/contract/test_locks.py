@@ -16,6 +16,9 @@ LOCKS = (
     "predictor/requirements.txt",
     "tests/e2e/compose/requirements.txt",
     "tests/e2e/frigate/requirements.txt",
+    "tests/labelling/cvat-requirements.txt",
+    "tests/labelling/fiftyone-requirements.txt",
+    "tests/labelling/label-studio-requirements.txt",
     "tests/manifests/scan-requirements.txt",
 )
 RECIPES = ("Makefile", "containers/Dockerfile")

@@ -28,6 +28,10 @@ KNATIVE = "tests/cluster/test_knative.py"
 SIGNATURES = "tests/integration/test_signatures.py"
 OVERLAYS = "tests/manifests/test_page_overlays.py"
 
+CVAT = "needs a server of CVAT: tests/labelling/test_cvat.py runs the same commands beside a stand-in for it"
+LABEL_STUDIO = "needs its ports free: tests/labelling/test_label_studio.py runs the same program on another"
+FIFTYONE = "tests/labelling/test_fiftyone.py"
+
 DRAWING = "a drawing, a layout or a formula"
 GENERATED = "written by make pages, which tests/contract/test_pages.py compares"
 INSTALLS = "installs, downloads or removes what the tests run with"
@@ -75,6 +79,11 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "On a cluster": [CLUSTER, CLUSTER],
         "Home Assistant": [OTHERS],
         "Viseron": [OTHERS],
+    },
+    "docs/labelling.md": {
+        "CVAT": [INSTALLS, CVAT, CVAT],
+        "Label Studio": [INSTALLS, LABEL_STUDIO],
+        "FiftyOne": [INSTALLS, FIFTYONE],
     },
     "docs/clients.md": {
         "curl": [CLIENTS],

@@ -19,7 +19,7 @@ from transformer.triton import model
 from transformer.triton.status import translate
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("export", "loadtest", "predictor", "registry", "transformer", "worker")
+PARTS = ("export", "integrations", "loadtest", "predictor", "registry", "transformer", "worker")
 # The registry judges, reads and writes model repositories, for every part that does one of these.
 REPOSITORY_USERS = {"export", "loadtest", "predictor"}
 # Modules that export may import from the serving parts: pure functions, so that it verifies models with the same code.

@@ -1,4 +1,4 @@
-"""integrations/cvat.py run by the real cvat-cli, whose SDK verifies and maps what it returns, beside a stand-in for CVAT."""
+"""integrations/cvat.py run by the real cvat-cli, whose SDK verifies annotations, beside a stand-in for CVAT."""
 
 import io
 import math
@@ -25,10 +25,8 @@ POINTS = ("upper end", "lower end")
 
 def labels_of(type_: str) -> list[dict[str, Any]]:
     """Ten labels of a CVAT project, whose numbers are none of the model's."""
-    return [
-        {"id": 1000 + digit, "name": str(digit), "type": type_, "attributes": [], "sublabels": sublabels(digit) if type_ == "skeleton" else []}
-        for digit in range(10)
-    ]  # fmt: skip
+    plain = [{"id": 1000 + digit, "name": str(digit), "type": type_, "attributes": []} for digit in range(10)]
+    return [label | {"sublabels": sublabels(digit) if type_ == "skeleton" else []} for digit, label in enumerate(plain)]
 
 
 def sublabels(digit: int) -> list[dict[str, Any]]:
@@ -57,8 +55,8 @@ def function(model: str, url: str, *parameters: str) -> list[str]:
 
 
 def images_of(task: str) -> dict[str, bytes]:
-    picture = TASKS[task][1]
-    return {"a.jpg": picture.read_bytes(), "b.jpg": turned(picture), "c.png": blank()}
+    image_file = TASKS[task][1]
+    return {"a.jpg": image_file.read_bytes(), "b.jpg": turned(image_file), "c.png": blank()}
 
 
 def as_sent(image: bytes) -> bytes:
@@ -160,10 +158,10 @@ def test_agent_annotates_a_task_that_cvat_gives_it(stack: Stack, tmp_path: Path)
         (remote,) = server.functions
         assert [label["name"] for label in remote["labels_v2"]] == [str(digit) for digit in range(10)]
         assert [point["name"] for point in remote["labels_v2"][0]["sublabels"]] == list(POINTS)
+        points = {point: {"name": point, "attributes": {}} for point in POINTS}
         mapping = {
-            label["name"]: {"name": label["name"], "attributes": {}, "sublabels": {point: {"name": point, "attributes": {}} for point in POINTS}}
-            for label in server.labels
-        }  # fmt: skip
+            label["name"]: {"name": label["name"], "attributes": {}, "sublabels": points} for label in server.labels
+        }
         server.waiting = [
             {"type": "annotate_task", "task": TASK, "mapping": mapping, "threshold": None, "conv_mask_to_poly": False}
         ]

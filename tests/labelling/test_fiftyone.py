@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ print(json.dumps({name: labelled(job) for name, job in json.load(sys.stdin).item
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def run(folder: Path, program: str, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, program: str, given: dict[str, Any], **variables: str) -> subprocess.CompletedProcess[str]:
     """A program in FiftyOne's environment, which starts the database that its package brings."""
     programs = environment_of("fiftyone")
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {
@@ -65,6 +66,7 @@ def run(folder: Path, program: str, given: dict[str, Any]) -> subprocess.Complet
         "FIFTYONE_DATABASE_DIR": str(folder / "database"),
         "FIFTYONE_DO_NOT_TRACK": "true",
         "FIFTYONE_SHOW_PROGRESS_BARS": "false",
+        **variables,
     }
     return subprocess.run(
         [programs / "python", "-c", program],
@@ -73,8 +75,8 @@ def run(folder: Path, program: str, given: dict[str, Any]) -> subprocess.Complet
 
 
 def images_of(task: str) -> list[bytes]:
-    picture = TASKS[task][1]
-    return [picture.read_bytes(), turned(picture), blank()]
+    image_file = TASKS[task][1]
+    return [image_file.read_bytes(), turned(image_file), blank()]
 
 
 # By the name of each: task, its images, options of the model, options of apply_model.
@@ -199,3 +201,13 @@ NereidModel(**json.load(sys.stdin))
     done = run(tmp_path, program, {"model": "digit-finder", "url": f"http://127.0.0.1:{port}"})
     assert done.returncode == 1
     assert f"no server at http://127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+
+
+def test_program_of_the_page_labels_the_images_of_the_repository(stack: Stack, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/labelling.md").read_text(), re.DOTALL)
+    here = program.replace("loadtest/pictures", str(ROOT / "loadtest/pictures"))
+    done = run(tmp_path, here, {}, NEREID_URL=url_of(stack))
+    assert done.returncode == 0, done.stderr
+    files = [path for path in (ROOT / "loadtest/pictures").iterdir() if path.suffix in (".jpg", ".png")]
+    found = [predicted(stack, "digit-finder", path.read_bytes())["predictions"] for path in files]
+    assert int(done.stdout.splitlines()[-1]) == sum(len(each) for each in found)

@@ -42,7 +42,8 @@ CONFIGS = {
     "detect": f'<RectangleLabels name="it" toName="img">{LABELS}</RectangleLabels>',
     "segment": f'<PolygonLabels name="it" toName="img">{LABELS}</PolygonLabels>',
     "brush": f'<BrushLabels name="it" toName="img">{LABELS}</BrushLabels>',
-    "pose": f'<RectangleLabels name="it" toName="img">{LABELS}</RectangleLabels><KeyPointLabels name="points" toName="img">'
+    "pose": f'<RectangleLabels name="it" toName="img">{LABELS}</RectangleLabels>'
+    '<KeyPointLabels name="points" toName="img">'
     '<Label value="upper end"/><Label value="Lower End"/></KeyPointLabels>',
     "obb": f'<RectangleLabels name="it" toName="img">{LABELS}</RectangleLabels>',
     "classify": f'<Choices name="it" toName="img">{LABELS.replace("<Label", "<Choice")}</Choices>',
@@ -81,7 +82,7 @@ class LabelStudio:
 
     def predictions(self, project: int) -> list[dict[str, Any]]:
         """Retrieve predictions of all tasks; the tasks, in the order of their import, each with what is stored."""
-        action = {"id": "retrieve_tasks_predictions", "project": project}
+        action: dict[str, str | int] = {"id": "retrieve_tasks_predictions", "project": project}
         everything = {"selectedItems": {"all": True, "excluded": []}}
         self.http.post("/api/dm/actions", params=action, json=everything).raise_for_status()
         tasks = self.http.get("/api/tasks", params={"project": project, "fields": "all"}).json()["tasks"]
@@ -173,8 +174,10 @@ def expected_values(task: str, response: dict[str, Any]) -> list[dict[str, Any]]
         if task == "detect":
             values.append(rectangle)
         elif task == "segment":
-            for part in each.get("parts") or [each["points"]]:
-                values.append({"points": [list(percent(point, size)) for point in part], "polygonlabels": [name]})
+            parts = each.get("parts") or [each["points"]]
+            values += [
+                {"points": [list(percent(point, size)) for point in part], "polygonlabels": [name]} for part in parts
+            ]
         elif task == "pose":
             values.append(rectangle)
             for point in each["keypoints"]:
@@ -196,8 +199,8 @@ def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
 def test_regions_of_label_studio_are_those_of_predict(
     task: str, label_studio: LabelStudio, stack: Stack, tmp_path: Path
 ) -> None:
-    model, picture = MODELS[task]
-    images = {"a.jpg": picture.read_bytes(), "b.jpg": turned(picture), "c.png": blank()}
+    model, image_file = MODELS[task]
+    images = {"a.jpg": image_file.read_bytes(), "b.jpg": turned(image_file), "c.png": blank()}
     project = label_studio.project(CONFIGS[task])
     for name, image in images.items():
         label_studio.upload(project, name, image)
@@ -228,9 +231,9 @@ def test_regions_of_label_studio_are_those_of_predict(
 def test_rotated_rectangles_have_the_corners_of_predict(
     label_studio: LabelStudio, stack: Stack, tmp_path: Path
 ) -> None:
-    model, picture = MODELS["obb"]
+    model, image_file = MODELS["obb"]
     project = label_studio.project(CONFIGS["obb"])
-    images = [picture.read_bytes(), turned(picture)]
+    images = [image_file.read_bytes(), turned(image_file)]
     for image in images:
         label_studio.upload(project, "a.jpg", image)
     with backend(url_of(stack), model, tmp_path, LABEL_STUDIO_URL=label_studio.url) as (url, _):
@@ -274,13 +277,13 @@ print(json.dumps([np.flatnonzero(mask[..., 3]).tolist() for mask in masks]))
 def test_brushes_are_the_masks_of_predict_for_label_studios_own_reader(
     label_studio: LabelStudio, stack: Stack, tmp_path: Path
 ) -> None:
-    model, picture = MODELS["brush"]
+    model, image_file = MODELS["brush"]
     project = label_studio.project(CONFIGS["brush"])
-    label_studio.upload(project, "a.jpg", turned(picture))
+    label_studio.upload(project, "a.jpg", turned(image_file))
     with backend(url_of(stack), model, tmp_path, LABEL_STUDIO_URL=label_studio.url) as (url, _):
         label_studio.connect(project, url)
         (task,) = label_studio.predictions(project)
-    response = predicted(stack, model, turned(picture), mask="rle")
+    response = predicted(stack, model, turned(image_file), mask="rle")
     (stored,) = task["stored"]
     given = {
         "config": f'<View><Image name="img" value="$image"/>{CONFIGS["brush"]}</View>',
@@ -410,11 +413,12 @@ def test_backend_requires_basic_authentication_where_it_is_set(
 ) -> None:
     project = label_studio.project(CONFIGS["detect"])
     label_studio.upload(project, "a.jpg", DIGITS.read_bytes())
-    secret = {"BASIC_AUTH_USER": "ls", "BASIC_AUTH_PASS": "pass"}
+    basic = {"basic_auth_user": "ls", "basic_auth_pass": "pass"}
+    secret = {name.upper(): value for name, value in basic.items()}
     with backend(url_of(stack), "digit-finder", tmp_path, LABEL_STUDIO_URL=label_studio.url, **secret) as (url, log):
         assert not responds(f"{url}/health")
         assert not responds(f"{url}/health".replace("//", "//ls:wrong@"))
-        label_studio.connect(project, url, auth_method="BASIC_AUTH", basic_auth_user="ls", basic_auth_pass="pass")
+        label_studio.connect(project, url, auth_method="BASIC_AUTH", **basic)
         (task,) = label_studio.predictions(project)
         wait_until(lambda: "POST /predict" in log.read_text(), log=log)
     assert len(task["stored"]) == 1

@@ -49,10 +49,17 @@ class Server:
             return {"name": "", "description": "", "version": "2.80.0", "logo_url": "", "subtitle": ""}
         if path == f"/api/tasks/{TASK}":
             return {
-                "id": TASK, "organization": None, "name": "digits", "mode": "annotation", "size": len(self.images), "jobs": {"count": 1, "completed": 0, "validation": 0, "url": ""},
-                "labels": {"url": ""}, "data_chunk_size": len(self.images), "data_original_chunk_type": "imageset",
-                "data_compressed_chunk_type": "imageset", "updated_date": _DATE, "created_date": _DATE, "status": "annotation",
-            }  # fmt: skip
+                "id": TASK,
+                "organization": None,
+                "name": "digits",
+                "mode": "annotation",
+                "size": len(self.images),
+                "jobs": {"count": 1, "completed": 0, "validation": 0, "url": ""},
+                "labels": {"url": ""},
+                "data_chunk_size": len(self.images),
+                "data_original_chunk_type": "imageset",
+                "updated_date": _DATE,
+            }
         if path == f"/api/tasks/{TASK}/data/meta":
             sizes = [Image.open(io.BytesIO(image)).size for image in self.images.values()]
             frames = [
@@ -111,11 +118,11 @@ def cvat_stand_in(images: dict[str, bytes]) -> Iterator[Server]:
     server = Server(images)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             address = urlsplit(self.path.replace("/?", "?").rstrip("/"))
             self._respond(server.get(address.path, parse_qs(address.query)))
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
             self._respond(server.post(urlsplit(self.path).path.rstrip("/"), body))
 

@@ -36,9 +36,9 @@ def environment_of(tool: str) -> Path:
     return programs
 
 
-def turned(picture: Path) -> bytes:
-    """The picture without its lowest quarter, stored lying on its side, with the EXIF orientation that puts it upright."""
-    with Image.open(picture) as whole:
+def turned(image_file: Path) -> bytes:
+    """The image without its lowest quarter, stored on its side, with the EXIF orientation that puts it upright."""
+    with Image.open(image_file) as whole:
         upright = whole.convert("RGB").crop((0, 0, whole.width, whole.height * 3 // 4))
     exif = Image.Exif()
     exif[_ORIENTATION] = _TURNED
