@@ -1,9 +1,9 @@
 """The images of tasks: what is fetched, from where, and with which token.
 
 Who may import tasks writes their data. So that it is no way into the network of the backend, only these are fetched:
-images in the data itself (data:); paths of Label Studio's files, from LABEL_STUDIO_URL, with its token; s3://, gs:// and
-azure-blob://, by the address that Label Studio itself signs; and other http(s) addresses of hosts that were named at the
-start, without a redirect, and without a token.
+images in the data itself (data:); paths of Label Studio's files, from LABEL_STUDIO_URL, with its token; s3://, gs://
+and azure-blob://, by the address that Label Studio itself signs; and other http(s) addresses of hosts that were named
+at the start, without a redirect, and without a token.
 """
 
 import base64
