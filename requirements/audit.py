@@ -34,6 +34,7 @@ LOCKS = (
     "tests/labelling/fiftyone-requirements.txt",
     "tests/labelling/label-studio-requirements.txt",
     "tests/manifests/scan-requirements.txt",
+    "integrations/track/requirements.txt",
 )
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 # Every complete source has this advisory, of 2021.

@@ -154,6 +154,7 @@ _VALUES: Mapping[str, Judge] = {
         (
             "TIMEOUT_S", "SETTLE_S", "RATE", "DURATION_S", "WARM_UP_S", "P95_MS", "REQUEST_TIMEOUT_S", "SECONDS",
             "MINUTES", "SILENCE_S", "BURST_S", "UNTIL", "CPU_PRICE", "GPU_PRICE", "GPU_RATE", "RATE_PER_POD",
+            "CAMERA_FPS",
         ),
         _number(),
     ),

@@ -13,6 +13,7 @@ LOCKS = (
     "requirements/installer.txt",
     "requirements/tools/syft.txt",
     "requirements/torch-cpu.txt",
+    "integrations/track/requirements.txt",
     "predictor/requirements.txt",
     "tests/e2e/compose/requirements.txt",
     "tests/e2e/frigate/requirements.txt",

@@ -18,6 +18,7 @@ from tests.support.pages import PAGES, ROOT, Block, all_blocks
 from tests.support.terminal import read_commands
 
 TWO_STEPS = "tests/integration/test_two_steps.py"
+TRACKING = "tests/track/test_track.py"
 HOUR = "tests/integration/test_first_hour.py"
 COMMANDS = "tests/integration/test_page_commands.py"
 VISION = "tests/integration/test_vision.py"
@@ -187,6 +188,12 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],
     },
     "docs/operations.md": {"Errors to Sentry": [OUTSIDE]},
+    "docs/video.md": {
+        "A file": [TRACKING, TRACKING],
+        "A camera": [TRACKING, TRACKING],
+        "Lines of JSON": [TRACKING, TRACKING, OTHERS],
+        "How many cameras": [LONG],
+    },
     "loadtest/README.md": {"Use": [LONG]},
     "loadtest/compare/README.md": {"Side by side": [LONG]},
     "manifests/README.md": {
