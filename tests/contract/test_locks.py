@@ -15,6 +15,7 @@ LOCKS = (
     "requirements/torch-cpu.txt",
     "integrations/track/requirements.txt",
     "predictor/requirements.txt",
+    "tests/e2e/clients/requirements.txt",
     "tests/e2e/compose/requirements.txt",
     "tests/e2e/frigate/requirements.txt",
     "tests/labelling/cvat-requirements.txt",

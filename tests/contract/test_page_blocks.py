@@ -19,6 +19,7 @@ from tests.support.terminal import read_commands
 
 TWO_STEPS = "tests/integration/test_two_steps.py"
 TRACKING = "tests/track/test_track.py"
+GENERATED_CLIENTS = "tests/e2e/test_generated_clients.py"
 HOUR = "tests/integration/test_first_hour.py"
 COMMANDS = "tests/integration/test_page_commands.py"
 VISION = "tests/integration/test_vision.py"
@@ -95,6 +96,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "kserve.InferenceRESTClient": [CLIENTS, CLIENTS],
         "kserve.InferenceGRPCClient": [CLIENTS, CLIENTS],
         "supervision": [CLIENTS, CLIENTS],
+        "Generated clients": [GENERATED_CLIENTS] * 6,
         "With an API key": [CLIENTS, CLIENTS, CLIENTS, CLIENTS, CLIENTS],
     },
     "docs/day-2.md": {

@@ -220,7 +220,8 @@ def test_metadata_and_openapi_describe_an_exported_classifier(server: Transforme
     assert metadata["parameters"]["resize"] == {"fit": "shortest", "size": SIDE, "interpolation": "bilinear"}
     document = server.http.get("/openapi.json").json()
     parameters = {each["name"]: each for each in document["paths"]["/predict/{model}"]["post"]["parameters"]}
-    assert parameters["top_k"]["schema"]["default"] == 5
+    assert "default: 5" in parameters["top_k"]["description"]
+    assert not any("default" in each["schema"] for each in parameters.values())  # clients send what is there
     assert "classify: 0.0" in parameters["confidence"]["description"]
     schema = {"$ref": "#/components/schemas/Classification", **document}
     response = server.http.post("/predict/nchw", files={"image": png()}).json()

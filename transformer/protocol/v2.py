@@ -37,7 +37,7 @@ LIMITS_REACHED = "limits_reached"  # parameter of a response
 _SCHEDULING = ("priority", "timeout")
 # Parameter that MLServer's clients add wherever there are parameters: how a tensor was made. Ignored here.
 _CODEC = "content_type"
-_MAX_ENTRIES = 256  # inputs, outputs or parameters
+MAX_ENTRIES = 256  # inputs, outputs or parameters
 _MAX_ELEMENTS = 2**20
 _INT64 = range(-(2**63), 2**63)
 
@@ -65,8 +65,8 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
 
 async def _check_inputs(request: InferRequest) -> None:
     for what in ("inputs", "outputs", "parameters"):
-        if len(getattr(request, what)) > _MAX_ENTRIES:
-            raise InvalidRequest(f"{what}: got {len(getattr(request, what))}, expected at most {_MAX_ENTRIES}")
+        if len(getattr(request, what)) > MAX_ENTRIES:
+            raise InvalidRequest(f"{what}: got {len(getattr(request, what))}, expected at most {MAX_ENTRIES}")
     names = [tensor.name for tensor in request.inputs]
     if len(set(names)) != len(names):
         raise InvalidRequest(f"inputs: got {names}, expected each name once")

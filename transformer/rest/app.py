@@ -1,9 +1,9 @@
 """The FastAPI application: routes, errors, and the middleware in front of them."""
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,7 +20,9 @@ from transformer.rest.middleware import (
     RouteMiddleware,
     SecurityHeadersMiddleware,
     TrailingSlashMiddleware,
+    keyless_paths,
 )
+from transformer.rest.openapi_document import describe, operation_id
 from transformer.rest.request_log import RequestLogMiddleware
 from transformer.rest.responses import add_error_handlers, reject
 from transformer.services import Services
@@ -40,6 +42,7 @@ def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
         "description": _DESCRIPTION,
         "version": __version__,
         "responses": ERRORS,
+        "generate_unique_id_function": operation_id,
     }
     # FastAPI's own spans would lack gRPC, and its records of failures quote what a client sent.
     described["telemetry"] = {"tracing": False, "metrics": False, "logs": False}
@@ -52,13 +55,16 @@ def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
     app.state.admission = services.admission
     for router in _routers(services):
         app.include_router(router)
-    app.add_api_route("/status", _status, summary="Model repository: versions that serve, that were rejected, and why")
+    why = "Model repository: versions that serve, that were rejected, and why"
+    app.add_api_route("/status", _status, summary=why, tags=["server"], openapi_extra=openapi.STATUS)
     if services.settings.docs:
         playground.add_files(app)
-    app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/metrics", _metrics, methods=["HEAD"], include_in_schema=False)
+    app.add_api_route("/metrics", _metrics, summary="Metrics", tags=["server"], openapi_extra=openapi.METRICS)
     add_error_handlers(app)
     _add_middleware(app, services, hosts)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    keyless = keyless_paths(services.settings) if services.keys is not None else None
+    app.openapi = lambda: _openapi(app, keyless)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
@@ -103,14 +109,7 @@ async def _metrics(request: Request) -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, keyless: Collection[str] | None) -> dict[str, Any]:
     if not app.openapi_schema:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema["components"]["schemas"] |= openapi.SCHEMAS
-        for unused in ("HTTPValidationError", "ValidationError", "ErrorCode"):
-            schema["components"]["schemas"].pop(unused, None)
-        for path in schema["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)  # validation is ours, see errors.py
-        app.openapi_schema = schema
+        app.openapi_schema = describe(app, keyless=keyless)
     return app.openapi_schema

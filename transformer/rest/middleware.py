@@ -41,6 +41,11 @@ _PATHS = {
 }
 
 
+def keyless_paths(settings: TransformerSettings) -> tuple[str, ...]:
+    """Patterns of the paths that need no API key."""
+    return tuple(path for word in settings.keyless for path in _PATHS[word])
+
+
 def route_of(scope: Scope) -> str:
     """The pattern of the route of a request; "other" for an unknown route."""
     return getattr(scope.get("route"), "path_format", "other")
@@ -126,7 +131,7 @@ class ApiKeyMiddleware:
         """
         self._app = app
         self._keys = keys
-        self._open = tuple(path for word in settings.keyless for path in _PATHS[word])
+        self._open = keyless_paths(settings)
         self._timeout_s = settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

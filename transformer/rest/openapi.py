@@ -5,6 +5,7 @@ from typing import Any
 
 from transformer.observability.stage_timer import STAGES
 from transformer.protocol import ultralytics
+from transformer.rest.request_schemas import BINARY, PREDICT_REQUEST, V1_REQUEST, V2_REQUEST
 from transformer.tasks import TASKS, finds_objects
 from transformer.tasks import parameters as task_parameters
 from transformer.tasks.schemas import INTEGER as _INTEGER
@@ -14,12 +15,6 @@ from transformer.tasks.schemas import UUID as _UUID
 from transformer.tasks.schemas import array_of as _array
 from transformer.tasks.schemas import object_of as _object
 from transformer.tasks.task import ImageTask, Parameter, RowsTask, Schema, Task
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A member of an object; null counts as absent."""
-    return schema | {"type": [schema["type"], "null"]}
-
 
 _IMAGE_TASKS = [task for task in TASKS.values() if isinstance(task, ImageTask)]
 _CLASSIFYING = [task for task in _IMAGE_TASKS if task.classifies]
@@ -46,19 +41,20 @@ def _result(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _model(tasks: Sequence[Task]) -> dict[str, Any]:
-    return _object({"name": _STRING, "version": _STRING, "task": {"enum": [task.name for task in tasks]}})
+    tasks_of_it = {"type": "string", "enum": [task.name for task in tasks]}
+    return _object({"name": _STRING, "version": _STRING, "task": tasks_of_it})
 
 
 def _with_classification(predictions: Schema) -> dict[str, Any]:
     """Objects that may have the prediction of a second model."""
-    classifications = [_object(task.schema) for task in _CLASSIFYING]
+    classifications = [_object(task.schema, title=f"Object{task.schema_name}") for task in _CLASSIFYING]
     what = "of a request with the parameter `then`; null: the object has no pixels"
     classification = {"anyOf": [*classifications, {"type": "null"}], "description": what}
     items = predictions["items"]
     return {**predictions, "items": {**items, "properties": items["properties"] | {"classification": classification}}}
 
 
-_IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER})}
+_IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER}, title="ImageSize")}
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -69,30 +65,20 @@ SCHEMAS = {
     **{task.schema_name: _result([task], _IMAGE | dict(task.schema)) for task in _IMAGE_TASKS},
     **{task.schema_name: dict(task.schema) for task in _ROWS_TASKS},
 }
-_ROW = {"anyOf": [_ref(task.schema_name) for task in _ROWS_TASKS]}
 SCHEMAS["UltralyticsSummary"] = dict(ultralytics.SCHEMA)
+_ROW = (
+    _ref(_ROWS_TASKS[0].schema_name)
+    if len(_ROWS_TASKS) == 1
+    else {"anyOf": [_ref(task.schema_name) for task in _ROWS_TASKS]}
+)
 SCHEMAS["Table"] = _result(_ROWS_TASKS, {"predictions": _array(_ROW)})
 
 
-_IMAGE_RESULT = {"oneOf": [_ref(task.schema_name) for task in _IMAGE_TASKS]}
-_BINARY = {"type": "string", "format": "binary"}
-_CELL = {"type": ["number", "string", "null"], "description": "a string or null if the model's column takes it"}
-_CELLS: dict[str, Any] = {"oneOf": [_array(_CELL), {"type": "object", "additionalProperties": _CELL}]}
-_BASE64 = {
-    "type": "string",
-    "description": "base64 of a file (RFC 4648, MIME lines, URL alphabet), or a data URI of an image",
+SCHEMAS["ImageResult"] = {
+    "description": "of a model's own task: `model.task` names it",
+    "oneOf": [_ref(task.schema_name) for task in _IMAGE_TASKS],
 }
-_IMAGE_INSTANCE = {
-    "anyOf": [
-        _BASE64,
-        {
-            "type": "object",
-            "description": "one member holds the image, whatever its name; others are ignored",
-            "properties": {"image": {"anyOf": [_object({"b64": _BASE64}), _BASE64]}, "b64": _BASE64},
-        },
-    ]
-}
-_INSTANCE = {"anyOf": [_IMAGE_INSTANCE, _CELLS]}
+_IMAGE_RESULT = _ref("ImageResult")
 
 
 def _responses(description: str, content: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -110,21 +96,32 @@ _LIMITS_REACHED = {
 
 
 def _task_query(parameter: Parameter) -> dict[str, Any]:
-    """A parameter of tasks; its default in words where each of them has another one."""
-    schema, description = dict(parameter.schema), parameter.description
+    """A parameter of tasks; its default in words: generated clients would send it to models that lack the parameter."""
+    schema = {name: value for name, value in parameter.schema.items() if name != "default"}
     defaults = {
-        task.name: own.schema.get("default")
+        task.name: own.schema["default"]
         for task in TASKS.values()
         for own in task.parameters
-        if own.name == parameter.name
+        if own.name == parameter.name and "default" in own.schema
     }
+    description = parameter.description
     if len(set(defaults.values())) > 1:
-        schema.pop("default", None)
         description += f" (default of {', '.join(f'{task}: {default}' for task, default in defaults.items())})"
+    elif defaults:
+        description += f" (default: {next(iter(defaults.values()))})"
+    if parameter.repeats:
+        schema = {"type": "array", "items": schema | {"minLength": 1}, "minItems": 1}
     return _query(parameter.name, schema, description)
 
 
-_TASK_PARAMETERS = [_task_query(parameter) for parameter in task_parameters().values()]
+_TIMEOUT = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "required": False,
+    "schema": _INTEGER | {"minimum": 1},
+    "description": "deadline of the request, at most that of the server",
+}
+_TASK_PARAMETERS = [*(_task_query(parameter) for parameter in task_parameters().values()), _TIMEOUT]
 
 _FORMAT = _query(
     "format",
@@ -140,14 +137,14 @@ PREDICT: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "description": "or files of another name, if all have the same; parameters may be fields",
-                    "properties": {"image": _array(_BINARY)},
+                    "properties": {"image": _array(BINARY) | {"minItems": 1}},
                     "required": ["image"],
                 }
             },
-            "image/*": {"schema": _BINARY},
-            "application/octet-stream": {"schema": _BINARY},
+            "image/*": {"schema": BINARY},
+            "application/octet-stream": {"schema": BINARY},
             "application/json": {
-                "schema": {"anyOf": [_INSTANCE, _array(_INSTANCE)]},
+                "schema": PREDICT_REQUEST,
                 "examples": {
                     "an image": {"value": {"image": {"b64": "<base64>"}}},
                     "one row": {"value": [5.1, 3.5, 1.4, 0.2]},
@@ -170,8 +167,8 @@ PREDICT: dict[str, Any] = {
                     ]
                 }
             },
-            "image/jpeg": {"schema": _BINARY},
-            "image/png": {"schema": _BINARY},
+            "image/jpeg": {"schema": BINARY},
+            "image/png": {"schema": BINARY},
         },
         headers={"X-Limits-Reached": _LIMITS_REACHED},
     ),
@@ -182,24 +179,9 @@ V1_PREDICT: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "image/*": {"schema": _BINARY},
+            "image/*": {"schema": BINARY},
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "instances": _array(_INSTANCE),
-                        "inputs": {
-                            "description": "as instances, or columns by name (TensorFlow Serving)",
-                            "anyOf": [_array(_INSTANCE), _BASE64, {"type": "object"}],
-                        },
-                        "parameters": _or_null(
-                            {"type": "object", "description": "as the query parameters of /predict"}
-                        ),
-                        "signature_name": {"enum": ["serving_default", None]},
-                    },
-                    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
-                    "additionalProperties": False,
-                },
+                "schema": V1_REQUEST,
                 "examples": {
                     "an image": {"value": {"instances": [{"image": {"b64": "<base64>"}}]}},
                     "an image of TensorFlow Serving": {
@@ -212,20 +194,18 @@ V1_PREDICT: dict[str, Any] = {
     },
     "responses": _responses(
         "One prediction for each instance.",
-        {
-            "application/json": {
-                "schema": _object({"predictions": _array({"oneOf": [_IMAGE_RESULT, _ROW]})}),
-            }
-        },
+        {"application/json": {"schema": _ref("V1Response")}},
     ),
 }
+
+SCHEMAS["V1Response"] = _object({"predictions": _array({"oneOf": [_IMAGE_RESULT, _ROW]})})
 
 _ANYTHING = {"type": "object"}
 _HEADER_LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
     "required": False,
-    "schema": _INTEGER,
+    "schema": _INTEGER | {"minimum": 0},
     "description": "bytes of JSON before the binary data; 0: the body is the only input itself",
 }
 
@@ -242,36 +222,16 @@ _TENSOR = {
     "name": _STRING,
     "datatype": _STRING,
     "shape": _array(_INTEGER),
-    "data": _array({}),
+    "data": _array({"type": ["boolean", "number", "string", "null"]}),
     "parameters": _ANYTHING,
 }
-_PARAMETERS = _or_null(_ANYTHING)
-_INPUT = _TENSOR | {
-    "data": {
-        "type": ["array", "string", "null"],
-        "description": "flat or nested; base64 strings for images",
-        "items": {},
-    },
-    "parameters": _PARAMETERS,
-}
-_REQUEST = _object(
-    {
-        "inputs": _array(_object(_INPUT, optional=("data", "parameters"))),
-        "outputs": _or_null(_array(_object({"name": _STRING, "parameters": _PARAMETERS}, optional=("parameters",)))),
-        "parameters": _or_null(
-            {"type": "object", "description": "as the query parameters of /predict; binary_data_output"}
-        ),
-        "id": _or_null(_STRING),
-    },
-    optional=("outputs", "parameters", "id"),
-)
 V2_INFER: dict[str, Any] = {
     "parameters": [*_TASK_PARAMETERS, _HEADER_LENGTH],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": _REQUEST,
+                "schema": V2_REQUEST,
                 "examples": {
                     "an image": {
                         "value": {
@@ -288,12 +248,12 @@ V2_INFER: dict[str, Any] = {
                     },
                 },
             },
-            "application/octet-stream": {"schema": _BINARY},
+            "application/octet-stream": {"schema": BINARY},
         },
     },
     "responses": _responses(
         "The requested outputs, or all.",
-        {"application/json": {"schema": _ref("InferResponse")}, "application/octet-stream": {"schema": _BINARY}},
+        {"application/json": {"schema": _ref("InferResponse")}, "application/octet-stream": {"schema": BINARY}},
     ),
 }
 _RESPONSE_PARAMETERS = {
@@ -305,9 +265,16 @@ SCHEMAS["InferResponse"] = _object(
     {
         "model_name": _STRING,
         "model_version": _STRING,
-        "outputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
+        "outputs": _array(_object(_TENSOR, optional=("data", "parameters"), title="OutputTensor")),
         "id": _STRING,
-        "parameters": _object(_RESPONSE_PARAMETERS, optional=tuple(_RESPONSE_PARAMETERS)),
+        "parameters": _object(_RESPONSE_PARAMETERS, optional=tuple(_RESPONSE_PARAMETERS), title="ResponseParameters"),
     },
     optional=("id", "parameters"),
 )
+
+METRICS: dict[str, Any] = {"responses": _responses("In Prometheus' text format.", {"text/plain": {"schema": _STRING}})}
+STATUS: dict[str, Any] = {
+    "responses": _responses(
+        "What the synchroniser knows of each model; docs/operations.md.", {"application/json": {"schema": _ANYTHING}}
+    )
+}

@@ -147,7 +147,7 @@ class Classify(ImageTask[Region, Choice, Classification]):
     facts = (_RESIZE,)
     schema_name = "Classification"
     schema: ClassVar[Schema] = {
-        "predictions": array_of(object_of(CLASS)),
+        "predictions": array_of(object_of(CLASS, title="ClassConfidence")),
         "top": STRING,
         "confidence": FRACTION,
         "crop": object_of(dict.fromkeys(("x1", "y1", "x2", "y2"), NUMBER))

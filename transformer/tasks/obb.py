@@ -118,9 +118,11 @@ class OrientedBoxFinder(FindObjects[OrientedBoxes]):
             object_of(
                 {
                     **OBJECT_PROPERTIES,
-                    "rotated_box": object_of(dict.fromkeys(_ROTATED, NUMBER)),
-                    "corners": array_of(object_of({"x": NUMBER, "y": NUMBER})) | {"minItems": 4, "maxItems": 4},
-                }
+                    "rotated_box": object_of(dict.fromkeys(_ROTATED, NUMBER), title="RotatedBox"),
+                    "corners": array_of(object_of({"x": NUMBER, "y": NUMBER}, title="Corner"))
+                    | {"minItems": 4, "maxItems": 4},
+                },
+                title="OrientedBox",
             )
         ),
         "limits_reached": LIMITS_REACHED,

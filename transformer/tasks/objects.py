@@ -27,9 +27,10 @@ Objects = TypeVar("Objects", bound="Detections")
 OBJECT_PROPERTIES: Schema = (
     {"x": NUMBER, "y": NUMBER, "width": NUMBER, "height": NUMBER}
     | CLASS
-    | {"detection_id": UUID, "box": object_of(dict.fromkeys(("x1", "y1", "x2", "y2"), NUMBER))}
+    | {"detection_id": UUID, "box": object_of(dict.fromkeys(("x1", "y1", "x2", "y2"), NUMBER), title="Box")}
 )
 LIMITS_REACHED: Schema = {
+    "title": "LimitsReached",
     "type": "object",
     "description": "where something may be missing: the limit that left it out, and how many it lets pass",
     "properties": dict.fromkeys(("max_detections", "nms_candidates", "model_candidates"), INTEGER),
@@ -165,7 +166,10 @@ class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     parameters: ClassVar[tuple[Parameter, ...]] = SELECTION_PARAMETERS
     options = Selection
     json_output = "detections"
-    schema: ClassVar[Schema] = {"predictions": array_of(object_of(OBJECT_PROPERTIES)), "limits_reached": LIMITS_REACHED}
+    schema: ClassVar[Schema] = {
+        "predictions": array_of(object_of(OBJECT_PROPERTIES, title="Detection")),
+        "limits_reached": LIMITS_REACHED,
+    }
     tolerances: ClassVar[Mapping[str, float]] = _TOLERANCES
 
     def outputs(self, model: Model) -> Sequence[TensorMetadata]:  # noqa: ARG002

@@ -131,7 +131,13 @@ class Pose(FindObjects[Poses]):
     facts = ("kpt_shape", "kpt_names")
     schema: ClassVar[Schema] = {
         "predictions": array_of(
-            object_of({**OBJECT_PROPERTIES, "keypoints": array_of(object_of({"x": NUMBER, "y": NUMBER} | CLASS))})
+            object_of(
+                {
+                    **OBJECT_PROPERTIES,
+                    "keypoints": array_of(object_of({"x": NUMBER, "y": NUMBER} | CLASS, title="Keypoint")),
+                },
+                title="Pose",
+            )
         ),
         "limits_reached": LIMITS_REACHED,
     }

@@ -10,10 +10,11 @@ UUID: dict[str, Any] = {"type": "string", "format": "uuid"}
 FRACTION: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 
 
-def object_of(properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """An object with these members and no others."""
+def object_of(properties: Mapping[str, Any], *, optional: tuple[str, ...] = (), title: str = "") -> dict[str, Any]:
+    """An object with these members and no others; one with a title is a schema of its own in OpenAPI, of this name."""
     required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": dict(properties), "required": required, "additionalProperties": False}
+    schema = {"type": "object", "properties": dict(properties), "required": required, "additionalProperties": False}
+    return {"title": title, **schema} if title else schema
 
 
 def array_of(items: Mapping[str, Any]) -> dict[str, Any]:

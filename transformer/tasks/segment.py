@@ -35,13 +35,15 @@ MAX_MASK_PIXELS = 400_000_000
 _PIXELS_PER_POINT = 64
 
 _POINT_JSON_BYTES, _RUN_JSON_BYTES = 22, 3
-_POINTS: dict[str, Any] = array_of(object_of({"x": INTEGER, "y": INTEGER})) | {"minItems": 3}
-_RLE: dict[str, Any] = object_of({"size": array_of(INTEGER) | {"minItems": 2, "maxItems": 2}, "counts": STRING})
+_POINTS: dict[str, Any] = array_of(object_of({"x": INTEGER, "y": INTEGER}, title="OutlinePoint")) | {"minItems": 3}
+_RLE: dict[str, Any] = object_of(
+    {"size": array_of(INTEGER) | {"minItems": 2, "maxItems": 2}, "counts": STRING}, title="RunLengths"
+) | {"description": "the mask in COCO's compressed RLE: `size` is height and width of the image"}
 _MASK: Schema = {
     "mask_format": {"enum": ["polygon", "rle"]},
     "points": _POINTS | {"description": "outline of the largest part; holes are filled"},
     "parts": array_of(_POINTS) | {"description": "outlines of all parts, the largest first, where there are several"},
-    "rle": _RLE | {"description": "the mask in COCO's compressed RLE: `size` is height and width of the image"},
+    "rle": _RLE,
 }
 
 
@@ -142,9 +144,10 @@ class Segment(FindObjects[Segments]):
     options = SegmentOptions
     schema_name = "Segments"
     schema: ClassVar[Schema] = {
-        "predictions": array_of(object_of({**OBJECT_PROPERTIES, **_MASK}, optional=tuple(_MASK))),
+        "predictions": array_of(object_of({**OBJECT_PROPERTIES, **_MASK}, optional=tuple(_MASK), title="Segment")),
         "limits_reached": {
             **LIMITS_REACHED,
+            "title": "MaskLimitsReached",
             "properties": {**LIMITS_REACHED["properties"], "mask_pixels": INTEGER},
         },
     }

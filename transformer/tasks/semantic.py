@@ -163,7 +163,9 @@ class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
     options = Regions
     schema_name = "Segmentation"
     schema: ClassVar[Schema] = {
-        "predictions": array_of(object_of({"class": STRING, "class_id": INTEGER, "pixel_ratio": FRACTION})),
+        "predictions": array_of(
+            object_of({"class": STRING, "class_id": INTEGER, "pixel_ratio": FRACTION}, title="Region")
+        ),
         "segmentation_mask": {
             "type": ["string", "null"],
             "description": "PNG of one channel in base64, of the size of the image",

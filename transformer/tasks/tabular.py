@@ -67,8 +67,10 @@ class Tabular(RowsTask):
     schema_name = "Row"
     schema: ClassVar[Schema] = {
         "oneOf": [
-            object_of(CLASS | {"probabilities": {"type": "object", "additionalProperties": FRACTION}}),
-            object_of({"value": NUMBER}),
+            object_of(
+                CLASS | {"probabilities": {"type": "object", "additionalProperties": FRACTION}}, title="ClassifiedRow"
+            ),
+            object_of({"value": NUMBER}, title="ValuedRow"),
         ]
     }
     metadata_schema: ClassVar[Schema] = {

@@ -32,10 +32,10 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _BF16_BYTES = 2  # NumPy has no such type: it is only passed on
-_LARGEST_DIMENSION = 2**63 - 1  # INT64 in the protocol
-_MOST_DIMENSIONS = 64  # NumPy's limit; the product of more would take long
+LARGEST_DIMENSION = 2**63 - 1  # INT64 in the protocol
+MOST_DIMENSIONS = 64  # NumPy's limit; the product of more would take long
 _MOST_ELEMENTS = 2**40  # a thousand times what any limit lets through
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 _LENGTH = struct.Struct("<I")
 
 
@@ -103,13 +103,13 @@ def check_form(name: str, datatype: str, shape: Sequence[int]) -> None:
     if datatype not in DTYPES and datatype not in {"BYTES", "BF16"}:
         known = ", ".join((*DTYPES, "BF16", "BYTES"))
         raise InvalidRequest(f"input {name!r}: datatype: got {datatype[:60]!r}, expected one of {known}")
-    if len(name) > _LONGEST_NAME:
+    if len(name) > LONGEST_NAME:
         raise InvalidRequest(
-            f"input {name[:60]!r}...: got a name of {len(name)} characters, expected at most {_LONGEST_NAME}"
+            f"input {name[:60]!r}...: got a name of {len(name)} characters, expected at most {LONGEST_NAME}"
         )
-    if len(shape) > _MOST_DIMENSIONS:
-        raise InvalidRequest(f"input {name!r}: shape: got {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
-    if not all(0 <= size <= _LARGEST_DIMENSION for size in shape):
+    if len(shape) > MOST_DIMENSIONS:
+        raise InvalidRequest(f"input {name!r}: shape: got {len(shape)} dimensions, expected at most {MOST_DIMENSIONS}")
+    if not all(0 <= size <= LARGEST_DIMENSION for size in shape):
         raise InvalidRequest(f"input {name!r}: shape: got {list(shape)}, expected dimensions of 0 and more")
     # Also where one dimension is 0, and so there are none: NumPy has no such array.
     if math.prod(size for size in shape if size) > _MOST_ELEMENTS:
