@@ -41,7 +41,7 @@ def on_port(text: str, stack: Stack) -> str:
 
 def generate_python(url: str, folder: Path) -> Path:
     """A package of the client, and what is needed to import it from beside it."""
-    command = [BIN / "openapi-python-client", "generate", "--url", url, "--meta", "none"]
+    command: list[str | Path] = [BIN / "openapi-python-client", "generate", "--url", url, "--meta", "none"]
     command += ["--output-path", folder / "nereid_client"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     output = done.stdout + done.stderr
@@ -85,7 +85,7 @@ from nereid_client.models import InferRequest, JsonImage, V1Request
 client = Client(sys.argv[1])
 def one(model, name, **more):
     image = JsonImage.from_dict({"b64": base64.b64encode(open(f"{sys.argv[2]}/{name}", "rb").read()).decode()})
-    response = v1_predict.sync(model, client=client, body=V1Request([image]), **more)
+    response = v1_predict.sync(model, client=client, body=V1Request(instances=[image]), **more)
     return response.predictions[0] if hasattr(response, "predictions") else response
 results = {
     "digit-finder": one("digit-finder", "digits.jpg", then="digits"),
@@ -93,7 +93,7 @@ results = {
     "digit-strokes": one("digit-strokes", "digits.jpg"),
     "tilted-digits": one("tilted-digits", "tilted-digits.jpg"),
     "digits": one("digits", "seven.png", top_k=2),
-    "iris": v1_predict.sync("iris", client=client, body=V1Request([[6.3, 3.3, 6.0, 2.5]])).predictions[0],
+    "iris": v1_predict.sync("iris", client=client, body=V1Request(instances=[[6.3, 3.3, 6.0, 2.5]])).predictions[0],
     "classes": one("digit-finder", "digits.jpg", classes=["2", "7"]),
     "nowhere": one("nowhere", "digits.jpg"),
     "metadata": v2_model_metadata.sync("iris", client=client),
@@ -138,7 +138,14 @@ def test_python_client_shows_a_key(stack: Stack, tmp_path: Path) -> None:
     with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as guarded:
         document = guarded.http.get("/openapi.json", headers={"X-API-Key": key}).json()
         (tmp_path / "openapi.json").write_text(json.dumps(document))
-        command = [BIN / "openapi-python-client", "generate", "--path", "openapi.json", "--meta", "none"]
+        command: list[str | Path] = [
+            BIN / "openapi-python-client",
+            "generate",
+            "--path",
+            "openapi.json",
+            "--meta",
+            "none",
+        ]
         run(*command, "--output-path", tmp_path / "nereid_client", folder=tmp_path)
         program = (
             "import sys; from nereid_client import AuthenticatedClient\n"
@@ -176,6 +183,6 @@ def test_typescript_finds_what_is_wrong(typescript: Path, before: str, after: st
     (program,) = blocks("ts")
     assert before in program
     (typescript / "wrong.ts").write_text(program.replace(before, after).replace('"./schema"', '"./schema.js"'))
-    command = [NODE / ".bin" / "tsc", *COMPILER, "--noEmit", "wrong.ts"]
+    command: list[str | Path] = [NODE / ".bin" / "tsc", *COMPILER, "--noEmit", "wrong.ts"]
     done = subprocess.run(command, cwd=typescript, capture_output=True, text=True, check=False)
     assert "error TS" in done.stdout

@@ -79,7 +79,10 @@ V1_REQUEST: dict[str, Any] = {
         ),
         "signature_name": {"enum": ["serving_default", None]},
     },
-    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    # One of them; said without `oneOf`, of which generators of clients make a choice of classes.
+    "if": {"required": ["instances"]},
+    "then": {"not": {"required": ["inputs"]}},
+    "else": {"required": ["inputs"]},
     "additionalProperties": False,
 }
 
@@ -103,7 +106,7 @@ _INPUT = object_of(
     },
     optional=("data", "parameters"),
     title="InputTensor",
-) | {"anyOf": [{"required": ["data"]}, {"required": ["parameters"]}], "additionalProperties": True}
+) | {"if": {"not": {"required": ["data"]}}, "then": {"required": ["parameters"]}, "additionalProperties": True}
 _OUTPUT = object_of(
     {
         "name": STRING,
