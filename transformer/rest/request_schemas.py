@@ -100,7 +100,7 @@ _INPUT = object_of(
         "data": {
             "type": ["array", "string", "null"],
             "description": "flat or nested; base64 strings for images; absent where `binary_data_size` says its bytes",
-            "items": {"type": ["boolean", "number", "string", "null", "array"]},
+            "items": {"anyOf": [_SCALAR, array_of({})]},
         },
         "parameters": _TENSOR_PARAMETERS,
     },
