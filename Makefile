@@ -96,7 +96,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity cameras track plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-track test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines e2e-clients test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity cameras track plan queueing profiles models models-fp32 export export-onnx s3 publish sign versions rollback unpin prune reference compare train-examples images images-list images-lint images-login images-scan images-sign images-verify sbom deploy propose sizing manifests manifests-scan chart test test-integration test-faults test-tools test-browser test-track test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose e2e-logging e2e-frigate e2e-pipelines e2e-clients test-e2e terraform-test test-labelling cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -292,11 +292,15 @@ test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
 test-track: $(TESTED) .venv-track/.installed ## Tracking of objects in files and cameras (RTSP: python3-gst-1.0, gir1.2-gst-rtsp-server-1.0; says what is missing)
 	@$(BIN)/pytest tests/track
 
+test-browser: $(TESTED) .venv/.browser ## The pages of the server in a real Chromium, with screenshots in output/browser (says what is missing)
+	@$(BIN)/python -m tests.support.chromium
+	@$(PYTEST) tests/browser
+
 test-export: $(TESTED) .venv/.compare .venv/.keras ## Exports that need torch and ultralytics, or TensorFlow (several GB), and the comparison
 	@$(PYTEST) --dist loadfile tests/export # a minute of exports for each worker that a file is divided among
 
 test-all: ## Every test there is; goes on after a failure
-	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-track test-export test-e2e
+	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-browser test-track test-export test-e2e
 
 fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show its responses (SEED)
 	@$(BIN)/python -m tests.fuzz $(call option,count,COUNT) $(call option,seed,SEED)
@@ -423,6 +427,9 @@ endef
 
 .venv/.test: .venv/.stack
 	$(call extras,what the tests need,loadtest test)
+
+.venv/.browser: .venv/.test
+	$(call extras,what drives a browser,loadtest test browser)
 
 .venv/.cluster: .venv/.test
 	$(call extras,what the cluster needs,loadtest test cluster)
