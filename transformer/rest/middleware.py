@@ -80,6 +80,7 @@ class TrailingSlashMiddleware:
         # Only a literal slash: %2F belongs to a name.
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["raw_path"].endswith(b"/"):
             scope["path"], scope["raw_path"] = scope["path"][:-1], scope["raw_path"][:-1]
+            scope["had_trailing_slash"] = True
         await self._app(scope, receive, send)
 
 
