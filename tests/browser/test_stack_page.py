@@ -106,6 +106,7 @@ def test_triton_that_is_killed_is_seen_and_its_return(served: Stack, open_page: 
     triton = served.part("tritonserver")
     triton.suspend()  # it hangs, for longer than the supervisor needs to start another
     expect(page.locator("#triton")).to_contain_text("does not respond since", timeout=PATIENCE_MS)
+    expect(page.locator("#is-ready")).to_have_text("no: Triton does not respond")
     assert find_barriers(page) == []
     shot(page, "stack-triton-away")
     triton.kill()

@@ -12,7 +12,11 @@ let drawn = ""; // what the models are drawn from: only what changed is drawn ag
 export function showReady(status, sample) {
   const tritonOk = status ? status.triton.ok : sample?.ready === 1;
   const rows = [];
-  if (status) rows.push(["Ready", status.ready ? "yes" : `no: waits for ${status.waiting_for}`, status.ready ? "good" : "bad", "is-ready"]);
+  if (status) {
+    const why = status.ready ? "Triton does not respond" : `waits for ${status.waiting_for}`;
+    const ready = status.ready && tritonOk && sample?.ready !== 0;
+    rows.push(["Ready", ready ? "yes" : `no: ${why}`, ready ? "good" : "bad", "is-ready"]);
+  }
   if (status || sample) {
     const since = status ? ` since ${clock(status.triton.since)}` : "";
     rows.push(["Triton", tritonOk ? `responds${since}` : `does not respond${since}; it is started again`, tritonOk ? "good" : "bad", "triton"]);

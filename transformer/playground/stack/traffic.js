@@ -59,7 +59,7 @@ function showCharts(all) {
 function showErrors(figures) {
   const rows = [
     ...(figures?.errors ?? []).map(({ status, count }) => [status, statusWords(status), count]),
-    ...(figures?.rejected ?? []).map(({ reason, count }) => ["rejected", reasonWords(reason), count]),
+    ...(figures?.rejected ?? []).map(({ reason, count }) => ["by reason", reasonWords(reason), count]),
   ];
   const table = () => scrolled("Errors and rejections", element("table", {},
     element("thead", {}, element("tr", {}, heading("Status"), heading("Reason"), heading("Responses", "number"), heading("per s", "number"))),
