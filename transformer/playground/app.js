@@ -1,0 +1,308 @@
+// The playground: an input, one or two panes, settings. A change goes one way: settings -> panes -> what is drawn.
+
+import { apiKey, setApiKey } from "./api.js";
+import { Camera } from "./camera.js";
+import { makeControls } from "./controls.js";
+import { byId, show } from "./dom.js";
+import { renderExport } from "./export.js";
+import { loadModels } from "./models.js";
+import { Pane } from "./pane.js";
+import { makeRowForm } from "./rows.js";
+import { readSettings, writeSettings } from "./settings.js";
+import { connectSources } from "./sources.js";
+
+const POLL_MS = 5000;
+const DEBOUNCE_MS = 350;
+
+let settings = readSettings(location.hash);
+let models = new Map();
+/** @type {{blob?: Blob, row?: unknown[], name?: string} | null} */
+let subject = null;
+let hovered = -1;
+let flight = new AbortController();
+let pending = 0;
+
+const panes = [makePane("A", "model", "version")];
+const camera = new Camera(sendFrame);
+
+function makePane(id, model, version) {
+  return new Pane(id, {
+    choose: (name, number) => choose({ [model]: name, [version]: number }),
+    hover: (index) => {
+      hovered = index;
+      for (const pane of panes) pane.hover(pane.result?.task === panes[0].result?.task || pane === panes[0] ? index : -1);
+    },
+    exact: () => run({ exact: true }),
+    changed: showBusy,
+  });
+}
+
+function setStatus(words) {
+  if (byId("status").textContent !== words) byId("status").textContent = words;
+}
+
+function fail(error) {
+  show(byId("problem"), error);
+  if (error && [401, 403].includes(error.status)) {
+    byId("key-form").hidden = false;
+    byId("key").focus();
+  }
+}
+
+// ---- models
+
+async function refresh() {
+  let found;
+  try {
+    found = await loadModels();
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  if (panes.every((pane) => pane.error?.status !== 401)) fail(null);
+  const swapped = [...found.values()].filter((each) => models.has(each.name) && each.serving.at(-1) !== models.get(each.name).serving.at(-1));
+  models = found;
+  for (const each of swapped) announce(each);
+  const firstSight = panes.some((pane) => !pane.model);
+  if (!settings.model) settings.model = bestStart();
+  if (firstSight || panes.some((pane) => pane.error && !pane.result) || swapped.some((each) => panes.some((pane) => pane.model === each.name))) await usePanes();
+  else for (const pane of panes) pane.setModels(models);
+}
+
+function announce({ name, serving }) {
+  setStatus(serving.length ? `${name}: version ${serving.at(-1)} serves now.` : `${name}: no version serves now.`);
+}
+
+/** The model to begin with: one that serves and finds something in images, where names are all that is known. */
+function bestStart() {
+  const serving = [...models.values()].filter((each) => each.state === "serving");
+  return (serving.find((each) => each.name === "digit-finder") ?? serving[0] ?? [...models.values()][0])?.name ?? "";
+}
+
+function choose(changes) {
+  Object.assign(settings, changes);
+  if ("model" in changes && changes.model !== panes[0].model) settings.classes = null;
+  keep();
+  usePanes().then(() => run());
+}
+
+async function usePanes() {
+  const wanted = [[settings.model, settings.version], ...(settings.model2 ? [[settings.model2, settings.version2]] : [])];
+  while (panes.length > wanted.length) panes.pop().root.remove();
+  if (panes.length < wanted.length) panes.push(makePane("B", "model2", "version2"));
+  byId("panes").replaceChildren(...panes.map((pane) => pane.root));
+  byId("panes").classList.toggle("two", panes.length === 2);
+  byId("compare").setAttribute("aria-pressed", String(panes.length === 2));
+  await Promise.all(panes.map(async (pane, index) => {
+    const [model, version] = wanted[index];
+    pane.setModels(models);
+    if (model) await pane.use(model, version);
+    pane.setModels(models);
+    if (subject?.blob && pane.takesImages && !camera.isOn) await pane.setImage(subject.blob, flight.signal);
+  }));
+  const unauthorised = panes.find((pane) => [401, 403].includes(pane.error?.status));
+  if (unauthorised) fail(unauthorised.error);
+  showInput();
+  renderControls();
+  render();
+}
+
+function showInput() {
+  const [{ task, metadata, takesImages }] = panes;
+  const isTable = task === "tabular";
+  byId("image-input").hidden = isTable || (metadata !== null && !takesImages);
+  byId("row-input").hidden = !isTable;
+  if (isTable && byId("row-input").dataset.model !== metadata.name) {
+    byId("row-input").dataset.model = metadata.name;
+    makeRowForm(byId("row-input"), metadata, (row) => useSubject({ row }));
+  }
+  if (takesImages && subject?.row) subject = null;
+  if (isTable && subject?.blob) subject = null;
+  if (isTable) camera.stop();
+}
+
+// ---- requests
+
+async function useSubject(next) {
+  stopCamera();
+  fail(null);
+  cancel();
+  subject = next;
+  hovered = -1;
+  if (next.blob) await Promise.all(panes.filter((pane) => pane.takesImages).map((pane) => pane.setImage(next.blob, flight.signal)));
+  await run({ again: true });
+}
+
+async function run(options = {}) {
+  if (!subject || camera.isOn) return render();
+  cancel();
+  const { signal } = flight;
+  const fitting = panes.filter((pane) => pane.metadata && (subject.blob ? pane.takesImages : pane.task === "tabular"));
+  await Promise.all(fitting.map(async (pane) => {
+    await pane.run(subject, settings, signal, options);
+    if (!signal.aborted) render();
+  }));
+  if (!signal.aborted) sayResults();
+}
+
+function sayResults() {
+  const words = panes.filter((pane) => pane.shown).map((pane) => {
+    const { model } = pane.result.document;
+    return `${model.name} ${model.version}: ${pane.shown.predictions.length} results in ${pane.result.wall_ms.toFixed(0)} ms`;
+  });
+  const times = panes.map((pane) => pane.result?.wall_ms);
+  const difference = times.length === 2 && times.every(Boolean) ? ` (the second ${Math.abs(times[1] - times[0]).toFixed(0)} ms ${times[1] < times[0] ? "faster" : "slower"})` : "";
+  if (words.length) setStatus(words.join("; ") + difference);
+}
+
+function cancel() {
+  flight.abort();
+  flight = new AbortController();
+}
+
+/** A frame of the camera, to all panes; false ends the camera. */
+async function sendFrame(frame) {
+  const { signal } = flight;
+  const next = { blob: frame.blob, name: "camera.jpg" };
+  const started = performance.now();
+  const done = await Promise.all(panes.filter((pane) => pane.takesImages).map(async (pane) => {
+    const isThere = await pane.run(next, settings, signal, { exact: true });
+    if (isThere && camera.isOn) await pane.stage.setImage(frame.blob);
+    return isThere;
+  }));
+  if (!camera.isOn) return false;
+  subject = next;
+  render();
+  const ms = performance.now() - started;
+  const { sent, dropped } = camera.counts;
+  setStatus(`Camera: ${(1000 / ms).toFixed(1)} images/s, ${ms.toFixed(0)} ms each; ${sent} sent, ${dropped} frames dropped`);
+  const isOn = done.length > 0 && done.every(Boolean);
+  if (!isOn) stopCamera();
+  return isOn;
+}
+
+async function startCamera() {
+  cancel();
+  fail(null);
+  try {
+    for (const pane of panes) {
+      pane.result = pane.shown = pane.map = null;
+      pane.stage.setNote("");
+    }
+    await camera.start();
+  } catch (error) {
+    fail(error);
+  }
+  byId("camera").setAttribute("aria-pressed", String(camera.isOn));
+}
+
+function stopCamera() {
+  if (camera.isOn) {
+    camera.stop();
+    setStatus("The camera is off; the last image stays.");
+  }
+  byId("camera").setAttribute("aria-pressed", "false");
+}
+
+// ---- what is shown
+
+function showBusy() {
+  const isBusy = panes.some((pane) => pane.isBusy) && !camera.isOn;
+  byId("cancel").hidden = !isBusy;
+  if (isBusy) setStatus("Waiting for the server…");
+}
+
+function render() {
+  for (const pane of panes) pane.render(settings, hovered);
+  renderExport(panes[0], settings, subject);
+}
+
+function renderControls() {
+  const classifiers = [...models.keys()].filter((name) => settings.then === name || isClassifier(name));
+  const [{ task, metadata }] = panes;
+  makeControls(byId("settings"), { task, names: classNames(metadata), classifiers }, settings, change);
+}
+
+function classNames(metadata) {
+  const { names = [], class_ids: ids = [] } = metadata?.parameters ?? {};
+  return names.map((name, index) => name || String(ids[index]));
+}
+
+const tasks = new Map();
+function isClassifier(name) {
+  return tasks.get(name) === "classify";
+}
+
+/** Learn which models classify, for the second step: once, when there is time. */
+async function learnTasks() {
+  const { describe } = await import("./models.js");
+  const unknown = [...models.values()].filter((each) => each.state === "serving" && !tasks.has(each.name)).slice(0, 50);
+  await Promise.allSettled(unknown.map(async ({ name }) => tasks.set(name, (await describe(name, "")).parameters.task)));
+  if (unknown.length) renderControls();
+}
+
+function change(changes) {
+  Object.assign(settings, changes);
+  keep();
+  hovered = -1;
+  render();
+  clearTimeout(pending);
+  pending = setTimeout(() => run(), "then" in changes || "mask" in changes ? 0 : DEBOUNCE_MS);
+}
+
+function keep() {
+  history.replaceState(null, "", `#${writeSettings(settings)}`);
+}
+
+// ---- the page
+
+byId("compare").addEventListener("click", () => {
+  const other = [...models.values()].find((each) => each.state === "serving" && each.name !== settings.model);
+  choose(settings.model2 ? { model2: "", version2: "" } : { model2: settings.model || other?.name || "", version2: "" });
+});
+byId("cancel").addEventListener("click", stop);
+byId("camera").addEventListener("click", () => (camera.isOn ? stopCamera() : startCamera()));
+addEventListener("keydown", (event) => event.key === "Escape" && stop());
+addEventListener("hashchange", () => {
+  settings = readSettings(location.hash);
+  if (!settings.model) settings.model = bestStart();
+  usePanes().then(() => run());
+});
+document.addEventListener("visibilitychange", () => (document.hidden ? stopCamera() : refresh()));
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(byId("key").value.trim());
+});
+byId("forget-key").addEventListener("click", () => useKey(""));
+
+function stop() {
+  stopCamera();
+  const isBusy = panes.some((pane) => pane.isBusy);
+  cancel();
+  if (isBusy) setStatus("Cancelled.");
+}
+
+async function useKey(key) {
+  setApiKey(key);
+  byId("key").value = "";
+  showKey();
+  for (const pane of panes) pane.error = null;
+  fail(null);
+  await refresh();
+  await usePanes();
+  learnTasks();
+  run();
+}
+
+function showKey() {
+  const has = apiKey() !== "";
+  if (has) byId("key-form").hidden = false;
+  byId("forget-key").hidden = !has;
+  byId("key").placeholder = has ? "(set)" : "";
+}
+
+connectSources(useSubject, fail);
+showKey();
+await refresh();
+await learnTasks();
+setInterval(() => document.hidden || refresh(), POLL_MS);

@@ -1,0 +1,37 @@
+// Where the time of a request went, as a bar.
+
+import { element } from "./dom.js";
+
+const PARTS = ["network", "queue", "decode", "preprocess", "infer", "postprocess", "then", "other", "client"];
+
+/** Milliseconds of each part: the server's own stages, what the network took, and reading the JSON in the browser. */
+export function splitTime({ document, wall_ms, client_ms }) {
+  const { total, ...stages } = document.timing_ms;
+  const known = Object.values(stages).reduce((sum, each) => sum + each, 0);
+  const times = { ...stages, network: Math.max(wall_ms - total, 0), other: Math.max(total - known, 0), client: client_ms };
+  return PARTS.filter((part) => part in times).map((part) => ({ part, ms: times[part] }));
+}
+
+/** The bar, and the same in words below it. */
+export function timeBar(result) {
+  const times = splitTime(result);
+  const whole = times.reduce((sum, { ms }) => sum + ms, 0);
+  const words = times.map(({ part, ms }) => `${part} ${ms.toFixed(1)} ms`).join(", ");
+  const bar = element("div", { class: "bar", role: "img", "aria-label": `Time: ${words}` });
+  for (const { part, ms } of times) {
+    const piece = element("span", { class: `time ${part}`, title: `${part} ${ms.toFixed(2)} ms` });
+    piece.style.flexGrow = String(ms / whole);
+    bar.append(piece);
+  }
+  const legend = times
+    .filter(({ ms }) => ms >= 0.05)
+    .map(({ part, ms }) => element("li", {}, element("span", { class: `dot ${part}` }), `${part} `, element("b", {}, ms.toFixed(1))));
+  return element("div", { class: "timing" },
+    element("p", {}, element("b", {}, `${whole.toFixed(1)} ms`), element("span", { class: "faint" }, ` from the click to the result, ${kilobytes(result.bytes)} of JSON`)),
+    bar,
+    element("ul", { class: "legend", "aria-hidden": "true" }, legend));
+}
+
+function kilobytes(bytes) {
+  return bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`;
+}
