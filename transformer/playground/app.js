@@ -18,9 +18,9 @@ let settings = readSettings(location.hash);
 let models = new Map();
 /** @type {{blob?: Blob, row?: unknown[], name?: string} | null} */
 let subject = null;
-let hovered = -1;
 let flight = new AbortController();
 let pending = 0;
+let isAway = false; // the server did not list its models
 
 const panes = [makePane("A", "model", "version")];
 const camera = new Camera(sendFrame);
@@ -29,8 +29,9 @@ function makePane(id, model, version) {
   return new Pane(id, {
     choose: (name, number) => choose({ [model]: name, [version]: number }),
     hover: (index) => {
-      hovered = index;
-      for (const pane of panes) pane.hover(pane.result?.task === panes[0].result?.task || pane === panes[0] ? index : -1);
+      const here = panes.find((pane) => pane.id === id);
+      const found = here?.shown?.predictions[index];
+      for (const pane of panes) pane.hover(pane === here ? index : pane.indexOf(found));
     },
     exact: () => run({ exact: true }),
     changed: showBusy,
@@ -56,17 +57,23 @@ async function refresh() {
   try {
     found = await loadModels();
   } catch (error) {
+    isAway = true;
     fail(error);
     return;
   }
-  if (panes.every((pane) => pane.error?.status !== 401)) fail(null);
-  const swapped = [...found.values()].filter((each) => models.has(each.name) && each.serving.at(-1) !== models.get(each.name).serving.at(-1));
+  if (isAway) fail(null);
+  isAway = false;
+  const swapped = [...found.values()].filter((each) => models.has(each.name) && isSwapped(each, models.get(each.name)));
   models = found;
   for (const each of swapped) announce(each);
   const firstSight = panes.some((pane) => !pane.model);
   if (!settings.model) settings.model = bestStart();
-  if (firstSight || panes.some((pane) => pane.error && !pane.result) || swapped.some((each) => panes.some((pane) => pane.model === each.name))) await usePanes();
+  if (firstSight || panes.some((pane) => pane.missing) || swapped.some((each) => panes.some((pane) => pane.model === each.name))) await usePanes();
   else for (const pane of panes) pane.setModels(models);
+}
+
+function isSwapped(now, before) {
+  return before !== undefined && now.serving.join() !== before.serving.join();
 }
 
 function announce({ name, serving }) {
@@ -128,7 +135,6 @@ async function useSubject(next) {
   fail(null);
   cancel();
   subject = next;
-  hovered = -1;
   if (next.blob) await Promise.all(panes.filter((pane) => pane.takesImages).map((pane) => pane.setImage(next.blob, flight.signal)));
   await run({ again: true });
 }
@@ -148,11 +154,15 @@ async function run(options = {}) {
 function sayResults() {
   const words = panes.filter((pane) => pane.shown).map((pane) => {
     const { model } = pane.result.document;
-    return `${model.name} ${model.version}: ${pane.shown.predictions.length} results in ${pane.result.wall_ms.toFixed(0)} ms`;
+    return `${model.name} ${model.version}: ${countWords(pane.shown.predictions.length)} in ${pane.result.wall_ms.toFixed(0)} ms`;
   });
   const times = panes.map((pane) => pane.result?.wall_ms);
   const difference = times.length === 2 && times.every(Boolean) ? ` (the second ${Math.abs(times[1] - times[0]).toFixed(0)} ms ${times[1] < times[0] ? "faster" : "slower"})` : "";
   if (words.length) setStatus(words.join("; ") + difference);
+}
+
+function countWords(count) {
+  return `${count} ${count === 1 ? "result" : "results"}`;
 }
 
 function cancel() {
@@ -166,7 +176,7 @@ async function sendFrame(frame) {
   const next = { blob: frame.blob, name: "camera.jpg" };
   const started = performance.now();
   const done = await Promise.all(panes.filter((pane) => pane.takesImages).map(async (pane) => {
-    const isThere = await pane.run(next, settings, signal, { exact: true });
+    const isThere = await pane.run(next, settings, signal, { exact: true, isLive: true });
     if (isThere && camera.isOn) await pane.stage.setImage(frame.blob);
     return isThere;
   }));
@@ -213,7 +223,7 @@ function showBusy() {
 }
 
 function render() {
-  for (const pane of panes) pane.render(settings, hovered);
+  for (const pane of panes) pane.render(settings);
   renderExport(panes[0], settings, subject);
 }
 
@@ -244,7 +254,6 @@ async function learnTasks() {
 function change(changes) {
   Object.assign(settings, changes);
   keep();
-  hovered = -1;
   render();
   clearTimeout(pending);
   pending = setTimeout(() => run(), "then" in changes || "mask" in changes ? 0 : DEBOUNCE_MS);

@@ -27,7 +27,7 @@ export function makeControls(place, about, settings, change) {
     ["segment", "semantic", "depth"].includes(task) && slide("opacity", "Opacity", share),
     finds && slide("iou", "Overlap (IoU) up to", share, again),
     task === "segment" && choice("mask", `Masks (${again})`, [["polygon", "outlines"], ["rle", "RLE"], ["none", "none"]], settings, change),
-    task === "depth" && choice("depth_scale", `Reach of the map (${again})`, [["0.001", "65 m"], ["0.01", "655 m"]], settings, change, Number),
+    task === "depth" && choice("depth_scale", `Reach of the map (${again})`, [["0.001", "65 m"], ["0.01", "655 m"]], settings, change, (text) => Number(text)),
     finds && about.classifiers.length > 0 &&
       choice("then", `Classify each object by (${again})`, [["", "–"], ...about.classifiers.map((each) => [each, each])], settings, change),
     !finds && !["classify", "semantic", "depth"].includes(task) && element("p", { class: "faint" }, "This model has none."),
@@ -53,7 +53,8 @@ function slider(name, words, { value, min, max, step, note }, change) {
     element("div", { class: "slider" }, range, number));
 }
 
-function choice(name, words, options, settings, change, read = String) {
+/** @param {(text: string) => unknown} read */
+function choice(name, words, options, settings, change, read = (text) => text) {
   const picker = element("select", { id: `set-${name}`, onchange: () => change({ [name]: read(picker.value) }) },
     options.map(([value, text]) => element("option", { value, selected: value === String(settings[name]) }, text)));
   return element("div", { class: "control" }, element("label", { for: `set-${name}` }, words), picker);

@@ -19,6 +19,8 @@ export async function loadModels() {
   const [listed, status] = await Promise.allSettled([getJson("v2/models"), getJson("status")]);
   if (listed.status === "rejected" && status.status === "rejected") throw listed.reason;
   if (listed.status === "rejected" && [401, 403].includes(listed.reason.status)) throw listed.reason;
+  // Away for a moment: without it nothing is known of versions.
+  if (status.status === "rejected" && status.reason.status >= 500) throw status.reason;
   /** @type {Map<string, Entry>} */
   const models = new Map();
   if (listed.status === "fulfilled") {

@@ -1,6 +1,6 @@
 // One model's place in the page: its picker, the image with its results, the table, the time.
 
-import { byId, element, show } from "./dom.js";
+import { element, show } from "./dom.js";
 import { countClasses, covers, limitWords, narrow } from "./filter.js";
 import { paintClasses, paintDepth, readGrey } from "./maps.js";
 import { describe, stateWords, TAKES_IMAGES } from "./models.js";
@@ -17,9 +17,12 @@ export class Pane {
   /** @param {string} id @param {Listeners} listeners */
   constructor(id, listeners) {
     this.listeners = listeners;
+    this.id = id;
     this.model = this.version = "";
-    this.metadata = this.result = this.shown = this.error = this.map = null;
+    this.metadata = this.missing = this.result = this.shown = this.error = this.map = null;
     this.isBusy = false;
+    /** What the last request sent. @type {object | null} */
+    this.subject = null;
     this.stage = new Stage(listeners.hover);
     this.modelPicker = element("select", { id: `model-${id}`, onchange: () => this.#choose("") });
     this.versionPicker = element("select", { id: `version-${id}`, onchange: () => this.#choose(this.versionPicker.value) });
@@ -60,15 +63,12 @@ export class Pane {
 
   /** Use a model; its metadata says what it takes. */
   async use(model, version) {
-    if (model !== this.model || version !== this.version) this.result = this.shown = this.map = null;
-    Object.assign(this, { model, version, metadata: null, error: null });
-    const wanted = `${model} ${version}`;
-    try {
-      const metadata = await describe(model, version);
-      if (wanted === `${this.model} ${this.version}`) this.metadata = metadata;
-    } catch (error) {
-      if (wanted === `${this.model} ${this.version}`) this.error = error;
-    }
+    if (model !== this.model || version !== this.version) this.result = this.shown = this.map = this.error = this.metadata = null;
+    Object.assign(this, { model, version });
+    const [metadata, missing] = await describe(model, version).then((found) => [found, null], (error) => [null, error]);
+    if (model !== this.model || version !== this.version) return; // another one was chosen meanwhile
+    if (this.missing) this.error = null;
+    Object.assign(this, { metadata, missing, error: missing ?? this.error });
     this.#writeFacts();
     show(this.message, this.error);
   }
@@ -77,10 +77,10 @@ export class Pane {
    * Send the subject, unless the last response has all that is shown.
    * @returns {Promise<boolean>} whether there is a result
    */
-  async run(subject, settings, signal, { exact = false, again = false } = {}) {
+  async run(subject, settings, signal, { exact = false, again = false, isLive = false } = {}) {
     if (!this.metadata) return false;
     if (!again && !exact && this.result && this.subject === subject && covers(this.result, settings)) return true;
-    this.#setBusy(true);
+    if (!isLive) this.#setBusy(true);
     try {
       const parameters = parametersOf(this.task, settings, exact);
       const result = await predict({ ...this, task: this.task }, subject, parameters, signal);
@@ -90,7 +90,7 @@ export class Pane {
       if (error.name === "AbortError") return false;
       Object.assign(this, { result: null, subject: null, map: null, error });
     } finally {
-      this.#setBusy(false);
+      if (!isLive) this.#setBusy(false);
     }
     show(this.message, this.error);
     return this.error === null;
@@ -115,7 +115,7 @@ export class Pane {
   }
 
   /** Show what the settings leave of the result. */
-  render(settings, hovered) {
+  render(settings) {
     const { result } = this;
     this.stage.root.hidden = !this.takesImages;
     this.shown = result && narrow(result, settings);
@@ -126,17 +126,18 @@ export class Pane {
       return;
     }
     const { predictions, doubts, cut } = this.shown;
-    this.#draw(settings, hovered);
+    this.#draw(settings);
     const limits = cut ? { ...result.document.limits_reached, max_detections: settings.max_detections } : {};
     if (doubts.length) this.#doubt(doubts);
+    const isFocused = this.output.contains(document.activeElement) && document.activeElement.dataset.index;
     this.output.replaceChildren(
       timeBar(result),
       countsOf(result.task, predictions, limits),
-      resultTable(result, predictions, this.listeners.hover));
-    this.hover(hovered);
+      resultTable(result, predictions, this.id, this.listeners.hover));
+    if (isFocused) this.output.querySelector(`[data-index="${isFocused}"]`)?.focus();
   }
 
-  #draw(settings, hovered) {
+  #draw(settings) {
     const { document, task } = this.result;
     if (!document.image) return;
     const { predictions } = this.shown;
@@ -148,7 +149,7 @@ export class Pane {
     const words = `${predictions.length} ${predictions.length === 1 ? "result" : "results"} of ${document.model.name}: ` +
       countClasses(predictions ?? []).slice(0, 10).map(([name, count]) => `${name} (${count})`).join(", ");
     const { opacity, labels } = settings;
-    this.stage.setScene({ size: document.image, predictions, task, map, crop: document.crop, opacity, labels, hovered, words });
+    this.stage.setScene({ size: document.image, predictions, task, map, crop: document.crop, opacity, labels, hovered: -1, words });
   }
 
   #doubt(doubts) {
@@ -163,6 +164,13 @@ export class Pane {
       this.stage.draw();
     }
     for (const row of this.output.querySelectorAll("[data-index]")) row.classList.toggle("hovered", Number(row.dataset.index) === index);
+  }
+
+  /** The index of the object that lies where another pane's does, -1 for none. */
+  indexOf(other) {
+    if (!other?.box || !this.shown) return -1;
+    const overlaps = this.shown.predictions.map((each) => (each.box ? overlap(each.box, other.box) : 0));
+    return overlaps.indexOf(Math.max(...overlaps, 0.3));
   }
 
   #setBusy(isBusy) {
@@ -200,13 +208,22 @@ function fill(picker, options, value) {
   picker.value = value;
 }
 
+/** Intersection over union of two boxes. */
+function overlap(one, other) {
+  const width = Math.min(one.x2, other.x2) - Math.max(one.x1, other.x1);
+  const height = Math.min(one.y2, other.y2) - Math.max(one.y1, other.y1);
+  if (width <= 0 || height <= 0) return 0;
+  const area = ({ x1, y1, x2, y2 }) => (x2 - x1) * (y2 - y1);
+  return (width * height) / (area(one) + area(other) - width * height);
+}
+
 async function readMap({ document, task }) {
   const png = task === "semantic" ? document.segmentation_mask : task === "depth" ? document.depth_map : null;
   return png ? readGrey(png) : null;
 }
 
 function countsOf(task, predictions, limits) {
-  if (["tabular", "classify", "depth", "semantic"].includes(task)) return null ?? "";
+  if (["tabular", "classify", "depth", "semantic"].includes(task)) return "";
   const counts = countClasses(predictions).map(([name, count]) => element("li", {}, `${name} `, element("b", {}, String(count))));
   const reached = Object.keys(limits).length > 0 && element("span", { class: "warn" }, ` Limited: ${limitWords(limits)}.`);
   return element("div", { class: "counts" },

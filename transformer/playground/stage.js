@@ -8,14 +8,16 @@ const MOST_PIXELS = 40_000_000; // of a canvas
 export class Stage {
   /** @param {(index: number) => void} onHover index of the prediction below the pointer, -1 for none */
   constructor(onHover) {
-    this.image = element("img", { alt: "" });
+    this.image = element("img", { alt: "", hidden: true });
     this.canvas = element("canvas", { role: "img", "aria-label": "No result" });
-    this.note = element("p", { class: "note faint", hidden: true });
-    this.root = element("div", { class: "stage" }, this.image, this.canvas, this.note);
+    const invitation = element("p", { class: "invitation faint" }, "Drop an image here, paste one (Ctrl+V), or choose one above.");
+    this.frame = element("div", { class: "stage" }, this.image, this.canvas, invitation);
+    this.note = element("p", { class: "faint", hidden: true });
+    this.root = element("div", {}, this.frame, this.note);
     this.url = "";
     this.scene = null;
     this.size = { width: 0, height: 0 };
-    new ResizeObserver(() => this.draw()).observe(this.root);
+    new ResizeObserver(() => this.draw()).observe(this.frame);
     this.canvas.addEventListener("pointermove", (event) => onHover(this.#indexAt(event)));
     this.canvas.addEventListener("pointerdown", (event) => onHover(this.#indexAt(event)));
     this.canvas.addEventListener("pointerleave", () => onHover(-1));
@@ -59,12 +61,13 @@ export class Stage {
 
   #fit() {
     const { width, height } = this.size;
-    this.root.style.aspectRatio = width ? `${width} / ${height}` : "";
-    this.root.style.maxWidth = width ? `calc(${width / height} * var(--stage-height))` : "";
+    this.frame.classList.toggle("filled", width > 0);
+    this.frame.style.aspectRatio = width ? `${width} / ${height}` : "";
+    this.frame.style.maxWidth = width ? `calc(${width / height} * var(--stage-height))` : "";
   }
 
   draw() {
-    const { clientWidth, clientHeight } = this.root;
+    const { clientWidth, clientHeight } = this.frame;
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
     if (this.canvas.width !== width) this.canvas.width = width;

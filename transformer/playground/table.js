@@ -3,8 +3,9 @@
 import { element } from "./dom.js";
 import { colourOf, percent } from "./draw.js";
 
-/** @param {{document: any, task: string}} result @param {any[]} predictions @param {(index: number) => void} hover */
-export function resultTable({ document, task }, predictions, hover) {
+/** @param {{document: any, task: string}} result @param {any[]} predictions
+ * @param {string} place of the pane @param {(index: number) => void} hover */
+export function resultTable({ document, task }, predictions, place, hover) {
   if (task === "classify") return bars(predictions.map((each) => [each.class, each.confidence, each.class_id]));
   if (task === "semantic") return bars(predictions.map((each) => [each.class, each.pixel_ratio, each.class_id]));
   if (task === "depth") return element("p", {}, `From ${document.min} m (red) to ${document.max} m (blue).`);
@@ -15,7 +16,7 @@ export function resultTable({ document, task }, predictions, hover) {
   body.addEventListener("keydown", walk);
   body.addEventListener("mouseleave", () => hover(-1));
   body.addEventListener("focusout", () => hover(-1));
-  return element("div", { class: "scroll objects", tabindex: "0", role: "region", "aria-label": "Objects" },
+  return element("div", { class: "scroll objects", tabindex: "0", role: "region", "aria-label": `Objects of ${document.model.name} ${document.model.version}, ${place}` },
     element("table", {}, element("thead", {}, element("tr", {}, head.map((name) => element("th", { scope: "col", class: name && name !== "class" ? "number" : null }, name || element("span", { class: "visually-hidden" }, "colour"))))), body));
 }
 

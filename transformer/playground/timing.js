@@ -27,7 +27,7 @@ export function timeBar(result) {
     .filter(({ ms }) => ms >= 0.05)
     .map(({ part, ms }) => element("li", {}, element("span", { class: `dot ${part}` }), `${part} `, element("b", {}, ms.toFixed(1))));
   return element("div", { class: "timing" },
-    element("p", {}, element("b", {}, `${whole.toFixed(1)} ms`), element("span", { class: "faint" }, ` from the click to the result, ${kilobytes(result.bytes)} of JSON`)),
+    element("p", {}, element("b", {}, `${whole.toFixed(1)} ms`), element("span", { class: "faint" }, ` for the request, ${kilobytes(result.bytes)} of JSON`)),
     bar,
     element("ul", { class: "legend", "aria-hidden": "true" }, legend));
 }
