@@ -68,8 +68,10 @@ async function refresh() {
   for (const each of swapped) announce(each);
   const firstSight = panes.some((pane) => !pane.model);
   if (!settings.model) settings.model = bestStart();
-  if (firstSight || panes.some((pane) => pane.missing) || swapped.some((each) => panes.some((pane) => pane.model === each.name))) await usePanes();
-  else for (const pane of panes) pane.setModels(models);
+  if (firstSight || panes.some((pane) => pane.missing) || swapped.some((each) => panes.some((pane) => pane.model === each.name))) {
+    await usePanes();
+    if (!camera.isOn) run(); // an image may have been chosen before the model was known
+  } else for (const pane of panes) pane.setModels(models);
 }
 
 function isSwapped(now, before) {
@@ -158,7 +160,7 @@ function sayResults() {
   });
   const times = panes.map((pane) => pane.result?.wall_ms);
   const difference = times.length === 2 && times.every(Boolean) ? ` (the second ${Math.abs(times[1] - times[0]).toFixed(0)} ms ${times[1] < times[0] ? "faster" : "slower"})` : "";
-  if (words.length) setStatus(words.join("; ") + difference);
+  setStatus(words.join("; ") + difference);
 }
 
 function countWords(count) {
