@@ -210,7 +210,8 @@ def test_dropped_and_pasted_images_are_sent(page: Page) -> None:
       const data = new DataTransfer();
       data.items.add(new File([await window.loaded], "some.jpg", { type: "image/jpeg" }));
       const paste = () => new ClipboardEvent("paste", { clipboardData: data, bubbles: true });
-      document.body.dispatchEvent(kind === "paste" ? paste() : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+      const drag = () => new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+      document.body.dispatchEvent(kind === "paste" ? paste() : drag());
     }"""
     page.evaluate(make, "dragenter")
     expect(page.locator("#drop-here")).to_be_visible()

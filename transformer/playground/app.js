@@ -20,6 +20,7 @@ let models = new Map();
 let subject = null;
 let flight = new AbortController();
 let pending = 0;
+let notice = ""; // of a new version, said with the next results
 let isAway = false; // the server did not list its models
 
 const panes = [makePane("A", "model", "version")];
@@ -79,7 +80,8 @@ function isSwapped(now, before) {
 }
 
 function announce({ name, serving }) {
-  setStatus(serving.length ? `${name}: version ${serving.at(-1)} serves now.` : `${name}: no version serves now.`);
+  notice = serving.length ? `${name}: version ${serving.at(-1)} serves now. ` : `${name}: no version serves now. `;
+  setStatus(notice);
 }
 
 /** The model to begin with: one that serves and finds something in images, where names are all that is known. */
@@ -160,7 +162,8 @@ function sayResults() {
   });
   const times = panes.map((pane) => pane.result?.wall_ms);
   const difference = times.length === 2 && times.every(Boolean) ? ` (the second ${Math.abs(times[1] - times[0]).toFixed(0)} ms ${times[1] < times[0] ? "faster" : "slower"})` : "";
-  setStatus(words.join("; ") + difference);
+  setStatus(notice + words.join("; ") + difference);
+  notice = "";
 }
 
 function countWords(count) {

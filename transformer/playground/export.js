@@ -44,7 +44,7 @@ function renderCode(pane, settings, subject) {
   const file = row || own ? "" : (subject?.name ?? "image.jpg");
   const parameters = own ? {} : withoutDefaults(parametersOf(task, settings, true), task);
   const made = snippets({ base, model, version, task, parameters, file, row, hasKey: apiKey() !== "", metadata });
-  if (result) made.push({ name: "JSON", code: toJson(result, shown.predictions) });
+  if (result) made.push({ name: "response", code: toJson(result, shown.predictions) });
   const current = made.find(({ name }) => name === chosen) ?? made[0];
   const code = element("pre", { tabindex: "0", role: "region", "aria-label": `${current.name}, code` }, current.code.slice(0, 60_000));
   const tabs = made.map(({ name }) => element("button", { type: "button", "aria-pressed": String(name === current.name), onclick: () => {
