@@ -30,7 +30,7 @@ export function makeControls(place, about, settings, change) {
     task === "depth" && choice("depth_scale", `Reach of the map (${again})`, [["0.001", "65 m"], ["0.01", "655 m"]], settings, change, (text) => Number(text)),
     finds && about.classifiers.length > 0 &&
       choice("then", `Classify each object by (${again})`, [["", "–"], ...about.classifiers.map((each) => [each, each])], settings, change),
-    !finds && !["classify", "semantic", "depth"].includes(task) && element("p", { class: "faint" }, "This model has none."),
+    !finds && !["classify", "semantic", "depth"].includes(task) && element("p", { class: "faint" }, task ? "This model has none." : "Choose a model."),
   ].filter(Boolean));
 }
 
