@@ -80,9 +80,9 @@ _NARROWED = """async ([model, image, changed]) => {
   if (!window.kept[model]) {
     const { parameters } = await (await fetch(`v2/models/${model}`)).json();
     const blob = await (await fetch(`playground/examples/${image}`)).blob();
-    const asked = parametersOf(parameters.task, DEFAULTS, false);
+    const requested = parametersOf(parameters.task, DEFAULTS, false);
     const { signal } = new AbortController();
-    window.kept[model] = await predict({ model, version: "", task: parameters.task }, { blob }, asked, signal);
+    window.kept[model] = await predict({ model, version: "", task: parameters.task }, { blob }, requested, signal);
   }
   const settings = { ...DEFAULTS, ...changed };
   if (!covers(window.kept[model], settings)) throw new Error("another request would be needed");
@@ -240,6 +240,9 @@ def test_camera_has_one_request_in_flight(page: Page) -> None:
     page.get_by_role("button", name="Camera").click()
     expect(page.locator("#status")).to_contain_text(re.compile(r"Camera: .* images/s, .* [5-9] sent"))
     shot(page, "playground-camera")
+    page.get_by_label("Model", exact=True).select_option("digit-strokes")
+    expect(page.locator(".facts .tag")).to_have_text("pose")
+    expect(page.locator("#status")).to_contain_text(re.compile(r"Camera: .* [1-9]\d sent"))
     page.keyboard.press("Escape")
     expect(page.locator("#status")).to_contain_text("The camera is off")
     assert sent >= 5

@@ -1,10 +1,10 @@
 // The playground: an input, one or two panes, settings. A change goes one way: settings -> panes -> what is drawn.
 
-import { apiKey, setApiKey } from "./api.js";
 import { Camera } from "./camera.js";
 import { makeControls } from "./controls.js";
 import { byId, show } from "./dom.js";
 import { renderExport } from "./export.js";
+import { connectKey, requireKey } from "./key.js";
 import { loadModels } from "./models.js";
 import { Pane } from "./pane.js";
 import { makeRowForm } from "./rows.js";
@@ -45,10 +45,7 @@ function setStatus(words) {
 
 function fail(error) {
   show(byId("problem"), error);
-  if (error && [401, 403].includes(error.status)) {
-    byId("key-form").hidden = false;
-    byId("key").focus();
-  }
+  if (error && [401, 403].includes(error.status)) requireKey();
 }
 
 // ---- models
@@ -177,6 +174,7 @@ function cancel() {
 
 /** A frame of the camera, to all panes; false ends the camera. */
 async function sendFrame(frame) {
+  if (panes.some((pane) => !pane.metadata && !pane.missing)) return true; // another model was chosen just now
   const { signal } = flight;
   const next = { blob: frame.blob, name: "camera.jpg" };
   const started = performance.now();
@@ -283,11 +281,6 @@ addEventListener("hashchange", () => {
   usePanes().then(() => run());
 });
 document.addEventListener("visibilitychange", () => (document.hidden ? stopCamera() : refresh()));
-byId("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  useKey(byId("key").value.trim());
-});
-byId("forget-key").addEventListener("click", () => useKey(""));
 
 function stop() {
   stopCamera();
@@ -296,10 +289,7 @@ function stop() {
   if (isBusy) setStatus("Cancelled.");
 }
 
-async function useKey(key) {
-  setApiKey(key);
-  byId("key").value = "";
-  showKey();
+async function useKey() {
   for (const pane of panes) pane.error = null;
   fail(null);
   await refresh();
@@ -308,15 +298,8 @@ async function useKey(key) {
   run();
 }
 
-function showKey() {
-  const has = apiKey() !== "";
-  if (has) byId("key-form").hidden = false;
-  byId("forget-key").hidden = !has;
-  byId("key").placeholder = has ? "(set)" : "";
-}
-
 connectSources(useSubject, fail);
-showKey();
+connectKey(useKey);
 await refresh();
 await learnTasks();
 setInterval(() => document.hidden || refresh(), POLL_MS);

@@ -1,6 +1,6 @@
 // Objects on a canvas: boxes, masks, keypoints and oriented boxes, in the colours of the server's annotated image.
 
-import { maskPath, maskPicture } from "./masks.js";
+import { maskPath, maskImage } from "./masks.js";
 
 const COLOURS = [
   "#e6194b", "#3cb44b", "#0082c8", "#f58230", "#911eb4", "#008080", "#f032e6", "#808000", "#aa6e28", "#800000", "#000080", "#5a5a5a",
@@ -80,7 +80,7 @@ function drawMask(context, prediction, { scale, opacity }) {
   const alpha = context.globalAlpha;
   context.globalAlpha = alpha * opacity;
   if (prediction.mask_format === "rle") {
-    const { canvas, left, top } = maskPicture(prediction, rgbOf(prediction.class_id));
+    const { canvas, left, top } = maskImage(prediction, rgbOf(prediction.class_id));
     context.imageSmoothingEnabled = false;
     context.drawImage(canvas, left * scale, top * scale, canvas.width * scale, canvas.height * scale);
     context.globalAlpha = alpha;

@@ -25,7 +25,7 @@ function downloads(pane, subject) {
   const button = (words, act) => element("button", { type: "button", onclick: act }, words);
   const text = (words, make, name, type) => button(words, () => save(make(), name, type));
   const finds = FINDS_OBJECTS.includes(task);
-  const hasRle = result.asked.mask === "rle";
+  const hasRle = result.requested.mask === "rle";
   return [
     text("JSON", () => toJson(result, shown.predictions), `${stem}.json`, "application/json"),
     text("Whole response", () => JSON.stringify(result.document, null, 1), `${stem}.response.json`, "application/json"),

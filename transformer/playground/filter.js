@@ -10,22 +10,22 @@ const ROUNDING = 6e-7;
 
 /**
  * Whether a response has all that settings show; otherwise another request is needed.
- * @param {{task: string, asked: any}} result
+ * @param {{task: string, requested: any}} result
  * @param {import("./settings.js").Settings} settings
  */
-export function covers({ task, asked }, settings) {
-  if (asked.classes && !(settings.classes ?? []).length) return false;
-  if (asked.classes && !settings.classes.every((name) => asked.classes.includes(name))) return false;
-  if (task === "classify") return asked.top_k >= settings.top_k && asked.confidence <= settings.probability;
-  if (task === "depth") return asked.depth_scale === settings.depth_scale;
+export function covers({ task, requested }, settings) {
+  if (requested.classes && !(settings.classes ?? []).length) return false;
+  if (requested.classes && !settings.classes.every((name) => requested.classes.includes(name))) return false;
+  if (task === "classify") return requested.top_k >= settings.top_k && requested.confidence <= settings.probability;
+  if (task === "depth") return requested.depth_scale === settings.depth_scale;
   if (!FINDS_OBJECTS.includes(task)) return true;
   return (
-    asked.confidence <= settings.confidence &&
-    asked.max_detections >= settings.max_detections &&
-    asked.iou === settings.iou &&
-    (asked.then ?? "") === settings.then &&
-    (task !== "segment" || asked.mask === settings.mask) &&
-    (asked.keypoint_confidence ?? 0) <= settings.keypoint_confidence
+    requested.confidence <= settings.confidence &&
+    requested.max_detections >= settings.max_detections &&
+    requested.iou === settings.iou &&
+    (requested.then ?? "") === settings.then &&
+    (task !== "segment" || requested.mask === settings.mask) &&
+    (requested.keypoint_confidence ?? 0) <= settings.keypoint_confidence
   );
 }
 
@@ -33,57 +33,57 @@ export function covers({ task, asked }, settings) {
  * The predictions that settings show, best first, and in words where the server may respond otherwise.
  * @returns {{predictions: any[], doubts: string[], cut: boolean}} `cut`: `max_detections` left some out
  */
-export function narrow({ document, task, asked }, settings) {
+export function narrow({ document, task, requested }, settings) {
   const all = document.predictions;
-  if (task === "classify") return narrowClasses(all, asked, settings);
+  if (task === "classify") return narrowClasses(all, requested, settings);
   if (task === "semantic") return { predictions: all.filter((each) => isChosen(each, settings)), doubts: [], cut: false };
   if (!FINDS_OBJECTS.includes(task)) return { predictions: all ?? [], doubts: [], cut: false };
   const least = settings.confidence;
-  const passes = (each) => asked.confidence === least || each.confidence > least;
+  const passes = (each) => requested.confidence === least || each.confidence > least;
   const kept = all.filter((each) => passes(each) && isChosen(each, settings));
-  const predictions = kept.slice(0, settings.max_detections).map((each) => withKeypoints(each, asked, settings));
+  const predictions = kept.slice(0, settings.max_detections).map((each) => withKeypoints(each, requested, settings));
   const cut = kept.length > predictions.length || document.limits_reached.max_detections === settings.max_detections;
-  return { predictions, doubts: doubtsOf(document, task, asked, settings, kept), cut };
+  return { predictions, doubts: doubtsOf(document, task, requested, settings, kept), cut };
 }
 
 function isChosen(prediction, { classes }) {
   return classes === null || classes.includes(prediction.class);
 }
 
-function narrowClasses(all, asked, settings) {
+function narrowClasses(all, requested, settings) {
   const kept = all.filter((each) => isChosen(each, settings)).slice(0, settings.top_k);
   const doubts = [];
-  if (settings.classes && !asked.classes && all.length >= asked.top_k && kept.length < settings.top_k) {
-    doubts.push(`Only the best ${asked.top_k} classes are here; others may be among the chosen.`);
+  if (settings.classes && !requested.classes && all.length >= requested.top_k && kept.length < settings.top_k) {
+    doubts.push(`Only the best ${requested.top_k} classes are here; others may be among the chosen.`);
   }
   return { predictions: kept.filter((each) => each.confidence >= settings.probability), doubts, cut: false };
 }
 
-function withKeypoints(prediction, asked, { keypoint_confidence: least }) {
-  if (!prediction.keypoints || asked.keypoint_confidence === least || least === 0) return prediction;
+function withKeypoints(prediction, requested, { keypoint_confidence: least }) {
+  if (!prediction.keypoints || requested.keypoint_confidence === least || least === 0) return prediction;
   return { ...prediction, keypoints: prediction.keypoints.filter((each) => each.confidence >= least) };
 }
 
-function doubtsOf({ predictions, limits_reached: limits }, task, asked, settings, kept) {
+function doubtsOf({ predictions, limits_reached: limits }, task, requested, settings, kept) {
   const doubts = [];
-  const same = asked.confidence === settings.confidence && asked.max_detections === settings.max_detections;
-  const sameClasses = (asked.classes ?? []).join("\n") === (settings.classes ?? []).join("\n");
-  if (same && sameClasses) return keypointDoubts(kept, asked, settings);
+  const same = requested.confidence === settings.confidence && requested.max_detections === settings.max_detections;
+  const sameClasses = (requested.classes ?? []).join("\n") === (settings.classes ?? []).join("\n");
+  if (same && sameClasses) return keypointDoubts(kept, requested, settings);
   const weakest = predictions.at(-1)?.confidence ?? 1;
   if (Object.keys(limits).length && settings.confidence < weakest) {
     doubts.push(`A limit left out objects below ${weakest.toFixed(3)} (${limitWords(limits)}); there may be others.`);
   }
-  if (asked.confidence !== settings.confidence && predictions.some((each) => isClose(each, settings.confidence))) {
+  if (requested.confidence !== settings.confidence && predictions.some((each) => isClose(each, settings.confidence))) {
     doubts.push("A confidence equals the limit in all decimals of the response; the server decides by more.");
   }
   if (task === "segment" && settings.mask !== "none" && kept.length > settings.max_detections) {
     doubts.push("The server also counts objects whose mask is empty, which it leaves out: it may respond with fewer.");
   }
-  return [...doubts, ...keypointDoubts(kept, asked, settings)];
+  return [...doubts, ...keypointDoubts(kept, requested, settings)];
 }
 
-function keypointDoubts(kept, asked, { keypoint_confidence: least }) {
-  if (least === 0 || asked.keypoint_confidence === least) return [];
+function keypointDoubts(kept, requested, { keypoint_confidence: least }) {
+  if (least === 0 || requested.keypoint_confidence === least) return [];
   const close = kept.some((each) => (each.keypoints ?? []).some((point) => isClose(point, least)));
   return close ? ["A keypoint equals the limit in all decimals of the response; the server decides by more."] : [];
 }

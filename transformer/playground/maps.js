@@ -1,4 +1,4 @@
-// Maps of classes and of depth: PNGs of one channel in 8 or 16 bits, which a canvas would round to 8, as pictures.
+// Maps of classes and of depth: PNGs of one channel in 8 or 16 bits, which a canvas would round to 8, as images.
 
 import { rgbOf } from "./draw.js";
 

@@ -1,4 +1,4 @@
-// Masks of objects: outlines as paths, and COCO's compressed RLE (pycocotools, `rleFrString` in maskApi.c) as pictures.
+// Masks of objects: outlines as paths, and COCO's compressed RLE (pycocotools, `rleFrString` in maskApi.c) as images.
 
 /** @type {WeakMap<object, HTMLCanvasElement>} */
 const painted = new WeakMap();
@@ -14,7 +14,7 @@ export function maskPath(prediction, scale) {
 }
 
 /** A canvas with the mask of an RLE, and where it lies in the image. */
-export function maskPicture({ rle, box }, [red, green, blue]) {
+export function maskImage({ rle, box }, [red, green, blue]) {
   const [height, width] = rle.size;
   const [left, top] = [Math.max(Math.floor(box.x1), 0), Math.max(Math.floor(box.y1), 0)];
   const [right, bottom] = [Math.min(Math.ceil(box.x2) + 1, width), Math.min(Math.ceil(box.y2) + 1, height)];

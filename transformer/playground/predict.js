@@ -13,7 +13,7 @@ const MOST_CLASSES = 1000;
  * The parameters of a request, by name; `classes` is a list.
  * @param {string} task
  * @param {import("./settings.js").Settings} settings
- * @param {boolean} exact whether for what is shown alone, else for whatever the page may be asked to show next
+ * @param {boolean} exact whether for what is shown alone, else for whatever the page may be requested to show next
  */
 export function parametersOf(task, settings, exact) {
   const classes = exact && settings.classes ? { classes: settings.classes } : {};
@@ -54,7 +54,7 @@ export function pathOf(model, version, parameters) {
  * @param {{blob?: Blob, row?: unknown[]}} subject
  * @param {object} parameters
  * @param {AbortSignal} signal
- * @returns {Promise<{document: any, task: string, asked: any, wall_ms: number, client_ms: number, bytes: number}>}
+ * @returns {Promise<{document: any, task: string, requested: any, wall_ms: number, client_ms: number, bytes: number}>}
  */
 export async function predict(choice, subject, parameters, signal) {
   const body = subject.blob ?? JSON.stringify([subject.row]);
@@ -66,7 +66,7 @@ export async function predict(choice, subject, parameters, signal) {
   const received = performance.now();
   const document = JSON.parse(text);
   const client_ms = performance.now() - received;
-  return { document, task: document.model.task, asked: parameters, wall_ms: received - start, client_ms, bytes: text.length };
+  return { document, task: document.model.task, requested: parameters, wall_ms: received - start, client_ms, bytes: text.length };
 }
 
 /** The image as the server decodes it, where the browser cannot show it: nothing has a confidence above 1. */
