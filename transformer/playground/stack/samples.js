@@ -6,7 +6,7 @@ export const KEPT_S = 900;
 /** Rates and quantiles are those of this time, or of less where there is less. */
 export const WINDOW_S = 60;
 // HTTP by path, gRPC by method; others are no inference: health, metadata, this page's own.
-const INFERENCE = /^\/predict\/|:predict$|\/infer$|^\/invocations$|ModelInfer$/;
+const INFERENCE = /^\/predict\/|:predict$|\/infer$|^\/invocations$|^\/v1\/vision\/(detection$|custom\/\{)|ModelInfer$/;
 const SUCCEEDED = /^2|^OK$/;
 
 /** One scrape, reduced to counters by key; `at` in ms since 1970, `started` of the process that responded. */
