@@ -50,7 +50,7 @@ def test_example_of_the_page_prints_what_it_says(stack: Stack, name: str, progra
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed: apt-get install curl")
 def test_curl_lines_of_the_page_succeed(stack: Stack) -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    (block,) = re.findall(r"^## curl\n\n```sh\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
     outputs = [
         subprocess.run(
             ["sh", "-c", on_ports(line, stack)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
