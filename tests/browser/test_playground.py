@@ -144,7 +144,7 @@ def test_rows_of_a_table_come_from_a_form(page: Page) -> None:
         ("petal width (cm)", "2.5"),
     ):
         page.get_by_label(name).fill(value)
-    page.get_by_role("button", name="Send the row").click()
+    page.get_by_role("button", name="Send the rows").click()
     expect(page.locator(".output")).to_contain_text("virginica 98.9 %")
     shot(page, "playground-table")
     assert find_barriers(page) == []

@@ -124,15 +124,17 @@ def test_code_runs_as_copied(page: Page, use: Callable[..., None], settings: str
         assert "confidence" in printed or "class" in printed, printed
 
 
-def test_code_of_a_row_runs_as_copied(page: Page) -> None:
+def test_code_of_rows_runs_as_copied(page: Page) -> None:
     page.goto("/#model=iris")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    for index, value in enumerate(("6.3", "3.3", "6", "2.5")):
-        page.locator(f"[name=column-{index}]").fill(value)
-    page.get_by_role("button", name="Send the row").click()
+    assert "setosa" in _run(_copy(page, "curl"), "curl")  # before a row is typed in
+    page.get_by_role("button", name="Example", exact=True).click()
+    page.get_by_role("button", name="Send the rows").click()
     expect(page.locator(".output")).to_contain_text("virginica")
     for name in ("curl", "Python (httpx)", "tritonclient", "kserve"):
-        assert "virginica" in _run(_copy(page, name), name)
+        printed = _run(_copy(page, name), name)
+        assert "virginica" in printed, printed
+        assert "setosa" in printed, printed
 
 
 def _copy(page: Page, name: str) -> str:

@@ -285,13 +285,6 @@ def test_page_pauses_while_it_is_hidden(page: Page) -> None:
     assert sorted(each.rsplit("/", 1)[1] for each in seen) == ["metrics", "status"]
 
 
-def test_page_works_below_another_path(page: Page) -> None:
-    page.route("**/below/nereid/**", lambda route: route.continue_(url=route.request.url.replace("/below/nereid", "")))
-    page.goto("/below/nereid/stack")
-    expect(page.locator("#is-ready")).to_have_text("yes", timeout=PATIENCE_MS)
-    assert page.locator("nav a").first.evaluate("link => link.href").endswith("/below/nereid/")
-
-
 def test_slash_at_the_end_leads_to_the_page(page: Page) -> None:
     page.goto("/stack/")
     assert page.url.endswith("/stack")

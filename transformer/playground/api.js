@@ -24,9 +24,18 @@ const NEXT_STEPS = {
   no_servable_version: "Upload another version; the stack's page says what is wrong with this one.",
   not_ready: "The first models are being loaded.",
   predictor_unavailable: "Triton is away or starting; it is started again.",
+  predictor_timeout: "Triton is overloaded or hangs; one that hangs is started again. Send it again in a moment.",
+  deadline_exceeded: "Send it again in a moment; the server has more work than it finishes in time.",
+  overloaded: "The server has as much work as it takes; the request may succeed a moment later.",
+  out_of_memory: "Choose a smaller image, or send it again in a moment.",
+  shutting_down: "The server is being stopped; another one may respond a moment later.",
+  versions_changing: "Another version is being loaded; send it again in a moment.",
+  body_timeout: "The image came too slowly: choose a smaller one.",
   predictor_failed: "The server's log has the reason, under the request id.",
   internal_error: "Report it with the request id.",
 };
+
+const OTHERWISE = "Send it again; if it fails again, the log of the server has the reason.";
 
 /** The API key of this tab, "" for none. */
 export function apiKey() {
@@ -74,5 +83,5 @@ async function read(response) {
   const code = typeof body?.code === "string" ? body.code : "";
   const words = typeof body?.error === "string" ? body.error : `HTTP status ${status} ${response.statusText}`;
   const retryAfterS = Number(response.headers.get("Retry-After")) || 0;
-  return new ApiError(words, { status, code, retryAfterS, next: NEXT_STEPS[code] ?? "" });
+  return new ApiError(words, { status, code, retryAfterS, next: NEXT_STEPS[code] ?? (status >= 500 ? OTHERWISE : "") });
 }

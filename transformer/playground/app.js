@@ -5,8 +5,9 @@ import { makeControls } from "./controls.js";
 import { byId, show } from "./dom.js";
 import { renderExport } from "./export.js";
 import { connectKey, requireKey } from "./key.js";
-import { loadModels } from "./models.js";
+import { learnTasks, loadModels, taskOf } from "./models.js";
 import { Pane } from "./pane.js";
+import { resultWords } from "./results.js";
 import { makeRowForm } from "./rows.js";
 import { readSettings, writeSettings } from "./settings.js";
 import { connectSources } from "./sources.js";
@@ -16,10 +17,11 @@ const DEBOUNCE_MS = 350;
 
 let settings = readSettings(location.hash);
 let models = new Map();
-/** @type {{blob?: Blob, row?: unknown[], name?: string} | null} */
+/** @type {{blob?: Blob, rows?: unknown[][], name?: string} | null} */
 let subject = null;
 let flight = new AbortController();
 let pending = 0;
+let frame = 0;
 let notice = ""; // of a new version, said with the next results
 let isAway = false; // the server did not list its models
 
@@ -61,12 +63,13 @@ async function refresh() {
   }
   if (isAway) fail(null);
   isAway = false;
-  const swapped = [...found.values()].filter((each) => models.has(each.name) && isSwapped(each, models.get(each.name)));
+  const swapped = [...found.values()].filter((each) => isSwapped(each, models.get(each.name)));
   models = found;
   for (const each of swapped) announce(each);
   const firstSight = panes.some((pane) => !pane.model);
   if (!settings.model) settings.model = bestStart();
-  if (firstSight || panes.some((pane) => pane.missing) || swapped.some((each) => panes.some((pane) => pane.model === each.name))) {
+  const isShown = swapped.some((each) => panes.some((pane) => pane.model === each.name));
+  if (firstSight || isShown || panes.some((pane) => pane.missing)) {
     await usePanes();
     if (!camera.isOn) run(); // an image may have been chosen before the model was known
   } else for (const pane of panes) pane.setModels(models);
@@ -95,7 +98,8 @@ function choose(changes) {
 }
 
 async function usePanes() {
-  const wanted = [[settings.model, settings.version], ...(settings.model2 ? [[settings.model2, settings.version2]] : [])];
+  const wanted = [[settings.model, settings.version]];
+  if (settings.model2) wanted.push([settings.model2, settings.version2]);
   while (panes.length > wanted.length) panes.pop().root.remove();
   if (panes.length < wanted.length) panes.push(makePane("B", "model2", "version2"));
   byId("panes").replaceChildren(...panes.map((pane) => pane.root));
@@ -122,10 +126,12 @@ function showInput() {
   byId("row-input").hidden = !isTable;
   if (isTable && byId("row-input").dataset.model !== metadata.name) {
     byId("row-input").dataset.model = metadata.name;
-    makeRowForm(byId("row-input"), metadata, (row) => useSubject({ row }));
+    makeRowForm(byId("row-input"), metadata, (rows) => useSubject({ rows }));
   }
-  if (takesImages && subject?.row) subject = null;
-  if (isTable && subject?.blob) subject = null;
+  if ((takesImages && subject?.rows) || (isTable && subject?.blob)) {
+    subject = null;
+    setStatus(""); // of what the model before returned
+  }
   if (isTable) camera.stop();
 }
 
@@ -136,7 +142,8 @@ async function useSubject(next) {
   fail(null);
   cancel();
   subject = next;
-  if (next.blob) await Promise.all(panes.filter((pane) => pane.takesImages).map((pane) => pane.setImage(next.blob, flight.signal)));
+  const fitting = panes.filter((pane) => next.blob && pane.takesImages);
+  await Promise.all(fitting.map((pane) => pane.setImage(next.blob, flight.signal)));
   await run({ again: true });
 }
 
@@ -144,27 +151,14 @@ async function run(options = {}) {
   if (!subject || camera.isOn) return render();
   cancel();
   const { signal } = flight;
-  const fitting = panes.filter((pane) => pane.metadata && (subject.blob ? pane.takesImages : pane.task === "tabular"));
+  const fitting = panes.filter((pane) => (subject.blob ? pane.takesImages : pane.task === "tabular"));
   await Promise.all(fitting.map(async (pane) => {
     await pane.run(subject, settings, signal, options);
     if (!signal.aborted) render();
   }));
-  if (!signal.aborted) sayResults();
-}
-
-function sayResults() {
-  const words = panes.filter((pane) => pane.shown).map((pane) => {
-    const { model } = pane.result.document;
-    return `${model.name} ${model.version}: ${countWords(pane.shown.predictions.length)} in ${pane.result.wall_ms.toFixed(0)} ms`;
-  });
-  const times = panes.map((pane) => pane.result?.wall_ms);
-  const difference = times.length === 2 && times.every(Boolean) ? ` (the second ${Math.abs(times[1] - times[0]).toFixed(0)} ms ${times[1] < times[0] ? "faster" : "slower"})` : "";
-  setStatus(notice + words.join("; ") + difference);
+  if (signal.aborted) return;
+  setStatus(notice + resultWords(panes));
   notice = "";
-}
-
-function countWords(count) {
-  return `${count} ${count === 1 ? "result" : "results"}`;
 }
 
 function cancel() {
@@ -230,8 +224,21 @@ function render() {
   renderExport(panes[0], settings, subject);
 }
 
+/** Once before the next frame, however many changes a slider makes. */
+function renderSoon() {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(render);
+}
+
+/** The tasks of the other models: for the pickers, and the classifiers of the second step. */
+async function learn() {
+  if (!(await learnTasks(models))) return;
+  for (const pane of panes) pane.setModels(models);
+  renderControls();
+}
+
 function renderControls() {
-  const classifiers = [...models.keys()].filter((name) => settings.then === name || isClassifier(name));
+  const classifiers = [...models.keys()].filter((name) => settings.then === name || taskOf(name) === "classify");
   const [{ task, metadata }] = panes;
   makeControls(byId("settings"), { task, names: classNames(metadata), classifiers }, settings, change);
 }
@@ -241,23 +248,10 @@ function classNames(metadata) {
   return names.map((name, index) => name || String(ids[index]));
 }
 
-const tasks = new Map();
-function isClassifier(name) {
-  return tasks.get(name) === "classify";
-}
-
-/** Learn which models classify, for the second step: once, when there is time. */
-async function learnTasks() {
-  const { describe } = await import("./models.js");
-  const unknown = [...models.values()].filter((each) => each.state === "serving" && !tasks.has(each.name)).slice(0, 50);
-  await Promise.allSettled(unknown.map(async ({ name }) => tasks.set(name, (await describe(name, "")).parameters.task)));
-  if (unknown.length) renderControls();
-}
-
 function change(changes) {
   Object.assign(settings, changes);
   keep();
-  render();
+  renderSoon();
   clearTimeout(pending);
   pending = setTimeout(() => run(), "then" in changes || "mask" in changes ? 0 : DEBOUNCE_MS);
 }
@@ -269,8 +263,7 @@ function keep() {
 // ---- the page
 
 byId("compare").addEventListener("click", () => {
-  const other = [...models.values()].find((each) => each.state === "serving" && each.name !== settings.model);
-  choose(settings.model2 ? { model2: "", version2: "" } : { model2: settings.model || other?.name || "", version2: "" });
+  choose({ model2: settings.model2 ? "" : settings.model, version2: "" });
 });
 byId("cancel").addEventListener("click", stop);
 byId("camera").addEventListener("click", () => (camera.isOn ? stopCamera() : startCamera()));
@@ -294,12 +287,12 @@ async function useKey() {
   fail(null);
   await refresh();
   await usePanes();
-  learnTasks();
+  learn();
   run();
 }
 
 connectSources(useSubject, fail);
 connectKey(useKey);
 await refresh();
-await learnTasks();
+await learn();
 setInterval(() => document.hidden || refresh(), POLL_MS);

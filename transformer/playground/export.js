@@ -5,6 +5,7 @@ import { byId, element } from "./dom.js";
 import { save, toCoco, toJson, toYolo } from "./downloads.js";
 import { FINDS_OBJECTS, TAKES_IMAGES } from "./models.js";
 import { parametersOf } from "./predict.js";
+import { exampleRows } from "./rows.js";
 import { snippets } from "./snippets.js";
 
 let chosen = "curl";
@@ -40,12 +41,13 @@ function renderCode(pane, settings, subject) {
   const { model, version, task, metadata, result, shown } = pane;
   const base = new URL(".", document.baseURI).href;
   const own = !TAKES_IMAGES.includes(task) && task !== "tabular";
-  const row = subject?.row ?? null;
-  const file = row || own ? "" : (subject?.name ?? "image.jpg");
+  const rows = task === "tabular" ? (subject?.rows ?? [exampleRows(metadata)[0]]) : null;
+  const file = rows || own ? "" : (subject?.name ?? "image.jpg");
   const parameters = own ? {} : withoutDefaults(parametersOf(task, settings, true), task);
-  const made = snippets({ base, model, version, task, parameters, file, row, hasKey: apiKey() !== "", metadata });
-  if (result) made.push({ name: "response", code: toJson(result, shown.predictions) });
+  const made = snippets({ base, model, version, task, parameters, file, rows, hasKey: apiKey() !== "", metadata });
+  if (result) made.push({ name: "response", code: "" });
   const current = made.find(({ name }) => name === chosen) ?? made[0];
+  if (current.name === "response") current.code = toJson(result, shown.predictions); // of 1,000 objects it takes a while
   const code = element("pre", { tabindex: "0", role: "region", "aria-label": `${current.name}, code` }, current.code.slice(0, 60_000));
   const tabs = made.map(({ name }) => element("button", { type: "button", "aria-pressed": String(name === current.name), onclick: () => {
     chosen = name;

@@ -1,14 +1,15 @@
-// The field of the API key: shown where the server requires a key, or one is set.
+// The field of the API key, of both pages: shown where a route requires a key, or one is set.
 
 import { apiKey, setApiKey } from "./api.js";
 import { byId } from "./dom.js";
 
-/** @param {() => void} changed */
+/** Have the form keep and forget the tab's key. @param {() => void} changed is called after both */
 export function connectKey(changed) {
   const use = (key) => {
     setApiKey(key);
     byId("key").value = "";
     showKey();
+    byId("key").focus();
     changed();
   };
   byId("key-form").addEventListener("submit", (event) => {
@@ -19,8 +20,9 @@ export function connectKey(changed) {
   showKey();
 }
 
-/** The server requires a key, or another one. */
+/** The server requires a key, or another one. The focus goes to the field once, since a page may find this every 2 s. */
 export function requireKey() {
+  if (!byId("key-form").hidden) return;
   byId("key-form").hidden = false;
   byId("key").focus();
 }

@@ -4,6 +4,9 @@ import { ApiError, getJson } from "./api.js";
 
 export const FINDS_OBJECTS = ["detect", "segment", "pose", "obb"];
 export const TAKES_IMAGES = [...FINDS_OBJECTS, "classify", "semantic", "depth"];
+const MOST_LEARNT = 50;
+/** Tasks by the names of models. @type {Map<string, string>} */
+const tasks = new Map();
 
 /**
  * @typedef {{version: string, state: string, reason: string, profile: string}} Version
@@ -48,10 +51,18 @@ export async function describe(name, version) {
   const path = `v2/models/${encodeURIComponent(name)}${version ? `/versions/${encodeURIComponent(version)}` : ""}`;
   const metadata = await getJson(path);
   if (!metadata.parameters) throw new ApiError(`${name}: the server describes no task`);
+  tasks.set(name, metadata.parameters.task);
   return metadata;
 }
 
-/** What the state of a version is called in the picker. */
-export function stateWords(state) {
-  return state === "refused" ? "rejected" : state;
+/** Learn what models do, of those that serve and are not known yet: once, when there is time. */
+export async function learnTasks(models) {
+  const unknown = [...models.values()].filter((each) => each.state === "serving" && !tasks.has(each.name));
+  await Promise.allSettled(unknown.slice(0, MOST_LEARNT).map(({ name }) => describe(name, "")));
+  return unknown.length > 0;
+}
+
+/** The task of a model, "" where it is not known. */
+export function taskOf(name) {
+  return tasks.get(name) ?? "";
 }

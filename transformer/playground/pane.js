@@ -3,9 +3,11 @@
 import { element, show } from "./dom.js";
 import { countClasses, covers, limitWords, narrow } from "./filter.js";
 import { paintClasses, paintDepth, readGrey } from "./maps.js";
-import { describe, stateWords, TAKES_IMAGES } from "./models.js";
+import { describe, TAKES_IMAGES, taskOf } from "./models.js";
 import { decodedByServer, parametersOf, predict } from "./predict.js";
+import { countWords } from "./results.js";
 import { Stage } from "./stage.js";
+import { nextStep, stateWords } from "./states.js";
 import { resultTable } from "./table.js";
 import { timeBar } from "./timing.js";
 
@@ -52,7 +54,10 @@ export class Pane {
   /** Fill the pickers. @param {Map<string, import("./models.js").Entry>} models */
   setModels(models) {
     const entry = models.get(this.model);
-    const name = ({ name, state }) => (state === "serving" ? name : `${name} (${stateWords(state)})`);
+    const name = ({ name, state }) => {
+      const words = [taskOf(name), state !== "serving" && stateWords(state)].filter(Boolean).join(", ");
+      return words ? `${name} (${words})` : name;
+    };
     fill(this.modelPicker, [...models.values()].map((each) => [each.name, name(each)]), this.model);
     const versions = (entry?.versions ?? []).map(({ version, state }) => [version, state === "serving" ? version : `${version} (${stateWords(state)})`]);
     const newest = entry?.serving.at(-1);
@@ -84,7 +89,9 @@ export class Pane {
     try {
       const parameters = parametersOf(this.task, settings, exact);
       const result = await predict({ ...this, task: this.task }, subject, parameters, signal);
+      const received = performance.now();
       this.map = await readMap(result);
+      result.client.read += performance.now() - received;
       Object.assign(this, { result, subject, error: null });
     } catch (error) {
       if (error.name === "AbortError") return false;
@@ -126,14 +133,17 @@ export class Pane {
       return;
     }
     const { predictions, doubts, cut } = this.shown;
+    const began = performance.now();
     this.#draw(settings);
     const limits = cut ? { ...result.document.limits_reached, max_detections: settings.max_detections } : {};
     if (doubts.length) this.#doubt(doubts);
     const isFocused = this.output.contains(document.activeElement) && document.activeElement.dataset.index;
     this.output.replaceChildren(
-      timeBar(result),
       countsOf(result.task, predictions, limits),
       resultTable(result, predictions, this.id, this.listeners.hover));
+    result.client.decode ??= this.stage.takeDecodeMs();
+    result.client.draw ??= performance.now() - began;
+    this.output.prepend(timeBar(result));
     if (isFocused) this.output.querySelector(`[data-index="${isFocused}"]`)?.focus();
   }
 
@@ -146,7 +156,7 @@ export class Pane {
       const chosen = new Set(predictions.map((each) => each.class));
       map = paintClasses(this.map, (value) => chosen.has(document.class_map[value]));
     } else if (this.map) map = paintDepth(this.map, document);
-    const words = `${predictions.length} ${predictions.length === 1 ? "result" : "results"} of ${document.model.name}: ` +
+    const words = `${countWords(predictions.length)} of ${document.model.name}: ` +
       countClasses(predictions ?? []).slice(0, 10).map(([name, count]) => `${name} (${count})`).join(", ");
     const { opacity, labels } = settings;
     this.stage.setScene({ size: document.image, predictions, task, map, crop: document.crop, opacity, labels, hovered: -1, words });
@@ -163,7 +173,8 @@ export class Pane {
       this.stage.scene.hovered = index;
       this.stage.draw();
     }
-    for (const row of this.output.querySelectorAll("[data-index]")) row.classList.toggle("hovered", Number(row.dataset.index) === index);
+    this.output.querySelector(".hovered")?.classList.remove("hovered");
+    this.output.querySelector(`[data-index="${index}"]`)?.classList.add("hovered");
   }
 
   /** The index of the object that lies where another pane's does, -1 for none. */
@@ -189,7 +200,8 @@ export class Pane {
     const rejected = (entry?.versions ?? []).filter((each) => each.state === "refused");
     const reasons = rejected.length > 0 && element("details", {},
       element("summary", {}, `${rejected.length} rejected`),
-      element("ul", {}, rejected.map((each) => element("li", {}, element("b", {}, `version ${each.version}: `), each.reason))));
+      element("ul", {}, rejected.map((each) => element("li", {},
+        element("b", {}, `version ${each.version}: `), each.reason, " ", element("span", { class: "faint" }, nextStep(each.reason))))));
     const error = entry?.error && element("span", { class: "bad" }, entry.error);
     this.facts.replaceChildren(...[task, state, profile, error, reasons].filter(Boolean));
     const isOwn = this.metadata && !this.takesImages && this.task !== "tabular";

@@ -49,15 +49,16 @@ export function pathOf(model, version, parameters) {
 }
 
 /**
- * Send an image or a row.
+ * Send an image or rows.
  * @param {{model: string, version: string, task: string}} choice
- * @param {{blob?: Blob, row?: unknown[]}} subject
+ * @param {{blob?: Blob, rows?: unknown[][]}} subject
  * @param {object} parameters
  * @param {AbortSignal} signal
- * @returns {Promise<{document: any, task: string, requested: any, wall_ms: number, client_ms: number, bytes: number}>}
+ * @returns {Promise<{document: any, task: string, requested: any, wall_ms: number, bytes: number,
+ *   client: {read: number, decode?: number, draw?: number}}>} `client`: ms of the page itself; the pane adds two
  */
 export async function predict(choice, subject, parameters, signal) {
-  const body = subject.blob ?? JSON.stringify([subject.row]);
+  const body = subject.blob ?? JSON.stringify(subject.rows);
   const type = subject.blob ? "application/octet-stream" : "application/json";
   const headers = { "Content-Type": type, Accept: "application/json" };
   const start = performance.now();
@@ -65,8 +66,8 @@ export async function predict(choice, subject, parameters, signal) {
   const text = await response.text();
   const received = performance.now();
   const document = JSON.parse(text);
-  const client_ms = performance.now() - received;
-  return { document, task: document.model.task, requested: parameters, wall_ms: received - start, client_ms, bytes: text.length };
+  const client = { read: performance.now() - received };
+  return { document, task: document.model.task, requested: parameters, wall_ms: received - start, client, bytes: text.length };
 }
 
 /** The image as the server decodes it, where the browser cannot show it: nothing has a confidence above 1. */

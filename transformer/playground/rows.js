@@ -1,4 +1,4 @@
-// A row of a table: a form made from the model's metadata.
+// Rows of a table: a form made from the model's metadata.
 
 import { element } from "./dom.js";
 
@@ -19,30 +19,81 @@ export function columnsOf({ inputs, parameters }) {
   }));
 }
 
-/** Fill the form; `send` gets the row, a value for each column. A copied row of a sheet may be pasted into any field. */
+// Rows to begin with, by the names of their columns: of the model that is shipped.
+const KNOWN = { "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)": [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6, 2.5]] };
+const MOST_ROWS = 100;
+
+/** Rows that the model takes: known ones, or one of zeros, first categories and empty texts. @returns {unknown[][]} */
+export function exampleRows(metadata) {
+  const columns = columnsOf(metadata);
+  return KNOWN[columns.map(({ name }) => name)] ?? [columns.map(({ isText, categories }) => categories?.[0] ?? (isText ? "" : 0))];
+}
+
+/** Fill the form; `send` gets rows, each a value for each column. Cells of a sheet may be pasted into any field. */
 export function makeRowForm(form, metadata, send) {
   const columns = columnsOf(metadata);
-  const fields = columns.map((column, index) => makeField(column, index));
-  const paste = (event) => {
-    const values = event.clipboardData.getData("text").trim().split(/[\t;,]/);
-    if (values.length < 2) return;
-    event.preventDefault();
-    const from = fields.indexOf(event.target);
-    values.forEach((value, offset) => {
-      if (fields[from + offset]) fields[from + offset].value = value.trim();
+  const list = element("div", { class: "rows" });
+  /** @type {{root: HTMLElement, fields: HTMLInputElement[]}[]} */
+  const rows = [];
+  const add = () => {
+    if (rows.length === MOST_ROWS) return;
+    const row = makeRow(columns, () => {
+      rows.splice(rows.indexOf(row), 1);
+      row.root.remove();
+      number(rows);
     });
+    rows.push(row);
+    list.append(row.root);
+    number(rows);
   };
-  form.replaceChildren(
-    ...columns.map((column, index) =>
-      element("label", {}, element("span", {}, column.name, column.mayBeMissing && element("span", { class: "faint" }, " (may be empty)")), fields[index])),
-    element("div", { class: "buttons" }, element("button", { class: "primary" }, "Send the row"),
-      element("span", { class: "faint" }, "Cells copied from a sheet can be pasted into the first field.")),
-  );
-  form.onpaste = paste;
+  const fill = (cells, fromRow, fromColumn) => cells.forEach((line, down) => {
+    if (!rows[fromRow + down]) add();
+    line.forEach((value, right) => {
+      const field = rows[fromRow + down]?.fields[fromColumn + right];
+      if (field) field.value = String(value).trim();
+    });
+  });
+  add();
+  const button = (words, act) => element("button", { type: "button", onclick: act }, words);
+  form.replaceChildren(list, element("div", { class: "buttons" },
+    element("button", { class: "primary" }, "Send the rows"), button("Add a row", add),
+    button("Example", () => fill(exampleRows(metadata), 0, 0)),
+    element("span", { class: "faint" }, `Cells copied from a sheet can be pasted into any field; ${MOST_ROWS} rows at most.`)));
+  form.onpaste = (event) => {
+    const cells = readCells(event.clipboardData.getData("text"));
+    const row = rows.findIndex(({ fields }) => fields.includes(event.target));
+    if (row < 0 || (cells.length < 2 && cells[0].length < 2)) return;
+    event.preventDefault();
+    fill(cells, row, rows[row].fields.indexOf(event.target));
+  };
   form.onsubmit = (event) => {
     event.preventDefault();
-    send(columns.map((column, index) => readField(column, fields[index])));
+    send(rows.map(({ fields }) => columns.map((column, index) => readField(column, fields[index]))));
   };
+}
+
+/** The cells of a sheet: tabs between them as sheets copy them, else semicolons or commas. @returns {string[][]} */
+export function readCells(text) {
+  const separator = ["\t", ";", ","].find((each) => text.includes(each)) ?? "\t";
+  return text.replace(/(\r?\n)+$/, "").split(/\r?\n/).map((line) => line.split(separator));
+}
+
+function makeRow(columns, remove) {
+  const fields = columns.map(makeField);
+  const labels = columns.map(({ name, mayBeMissing }, index) => element("label", {},
+    element("span", {}, name, mayBeMissing && element("span", { class: "faint" }, " (may be empty)")), fields[index]));
+  const root = element("fieldset", { class: "row" }, element("legend", {}), labels,
+    element("button", { type: "button", class: "remove", onclick: remove }, "Remove"));
+  return { root, fields };
+}
+
+/** Name the rows, where there are several. */
+function number(rows) {
+  rows.forEach(({ root }, index) => {
+    root.querySelector("legend").textContent = `Row ${index + 1}`;
+    root.querySelector("legend").hidden = root.querySelector(".remove").hidden = rows.length === 1;
+    root.querySelector(".remove").setAttribute("aria-label", `Remove row ${index + 1}`);
+  });
 }
 
 function makeField({ isText, mayBeMissing, categories }, index) {

@@ -3,19 +3,19 @@
 import { pathOf } from "./predict.js";
 
 /**
- * @param {{base: string, model: string, version: string, task: string, parameters: any, file: string, row: unknown[] | null,
+ * @param {{base: string, model: string, version: string, task: string, parameters: any, file: string, rows: unknown[][] | null,
  *   hasKey: boolean, metadata: any}} about `base`: address of the server, with a slash at its end
  * @returns {{name: string, code: string}[]}
  */
 export function snippets(about) {
   const made = [];
-  if (about.file || about.row) made.push({ name: "curl", code: curl(about) }, { name: "Python (httpx)", code: httpx(about) });
+  if (about.file || about.rows) made.push({ name: "curl", code: curl(about) }, { name: "Python (httpx)", code: httpx(about) });
   return [...made, { name: "tritonclient", code: triton(about) }, { name: "kserve", code: kserve(about) }];
 }
 
-function curl({ base, model, version, parameters, file, row, hasKey }) {
+function curl({ base, model, version, parameters, file, rows, hasKey }) {
   const key = hasKey ? ` -H "Authorization: Bearer $NEREID_API_KEY"` : "";
-  const body = row ? `-H 'Content-Type: application/json' -d ${shell(JSON.stringify([row]))}` : `-F ${shell(`image=@${curlName(file)}`)}`;
+  const body = rows ? `-H 'Content-Type: application/json' -d ${shell(JSON.stringify(rows))}` : `-F ${shell(`image=@${curlName(file)}`)}`;
   return `curl -s${key} ${body} ${shell(base + pathOf(model, version, parameters))}\n`;
 }
 
@@ -24,20 +24,20 @@ function curlName(name) {
   return /[,;"\\]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name;
 }
 
-function httpx({ base, model, version, parameters, file, row, hasKey }) {
+function httpx({ base, model, version, parameters, file, rows, hasKey }) {
   const url = python(base + pathOf(model, version, {}));
   const options = [
     Object.keys(parameters).length && `params=${python(parameters)}`,
-    row ? `json=${python([row])}` : 'files={"image": image}',
+    rows ? `json=${python(rows)}` : 'files={"image": image}',
     hasKey && "headers=key",
     "timeout=60",
   ].filter(Boolean).join(", ");
   const post = `response = httpx.post(${url}, ${options}).raise_for_status().json()`;
-  const send = row ? post : `with open(${python(file)}, "rb") as image:\n    ${post}`;
+  const send = rows ? post : `with open(${python(file)}, "rb") as image:\n    ${post}`;
   return `${hasKey ? "import os\n\n" : ""}import httpx\n\n${keyLine(hasKey)}${send}\nprint(response["predictions"])\n`;
 }
 
-function triton({ base, model, version, parameters, file, row, hasKey, metadata }) {
+function triton({ base, model, version, parameters, file, rows, hasKey, metadata }) {
   const { protocol, host, pathname } = new URL(base);
   const address = python(host + pathname.replace(/\/$/, ""));
   const options = [
@@ -52,7 +52,7 @@ function triton({ base, model, version, parameters, file, row, hasKey, metadata 
 import tritonclient.http as triton
 
 ${keyLine(hasKey)}inputs = []
-for name, datatype, array in [${tensors(metadata, file, row)}]:
+for name, datatype, array in [${tensors(metadata, file, rows)}]:
     inputs.append(triton.InferInput(name, list(array.shape), datatype))
     inputs[-1].set_data_from_numpy(array)
 with triton.InferenceServerClient(${address}${secure}) as client:
@@ -62,7 +62,7 @@ for output in result.get_response()["outputs"]:
 `;
 }
 
-function kserve({ base, model, version, parameters, file, row, hasKey, metadata }) {
+function kserve({ base, model, version, parameters, file, rows, hasKey, metadata }) {
   const named = python(version ? `${model}/versions/${version}` : model);
   const given = Object.keys(parameters).length ? `, parameters=${python(flat(parameters))}` : "";
   return `import asyncio
@@ -71,7 +71,7 @@ import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 ${keyLine(hasKey)}inputs = []
-for name, datatype, array in [${tensors(metadata, file, row)}]:
+for name, datatype, array in [${tensors(metadata, file, rows)}]:
     inputs.append(InferInput(name, list(array.shape), datatype))
     inputs[-1].set_data_from_numpy(array)
 
@@ -89,17 +89,20 @@ asyncio.run(main())
 }
 
 /** Python of the tensors: name, datatype, array. */
-function tensors(metadata, file, row) {
+function tensors(metadata, file, rows) {
   if (file) return `("image", "BYTES", np.array([open(${python(file)}, "rb").read()], object))`;
   const { inputs } = metadata;
-  if (!row) return inputs.map(example).join(", ");
+  if (!rows) return inputs.map(example).join(", ");
+  const number = (value) => (value === null ? "np.nan" : python(value));
   if (inputs.length === 1 && inputs[0].datatype !== "BYTES") {
-    return `(${python(inputs[0].name)}, "FP64", np.array([[${row.map((each) => (each === null ? "np.nan" : python(each))).join(", ")}]], np.float64))`;
+    const array = rows.map((row) => `[${row.map(number).join(", ")}]`).join(", ");
+    return `(${python(inputs[0].name)}, "FP64", np.array([${array}], np.float64))`;
   }
   return inputs.map(({ name, datatype }, index) => {
-    const value = row[index];
-    if (datatype === "BYTES") return `(${python(name)}, "BYTES", np.array([${python(value === null ? "" : String(value))}.encode()], object))`;
-    return `(${python(name)}, "FP64", np.array([${value === null ? "np.nan" : python(value)}], np.float64))`;
+    const column = rows.map((row) => row[index]);
+    if (datatype !== "BYTES") return `(${python(name)}, "FP64", np.array([${column.map(number).join(", ")}], np.float64))`;
+    const texts = column.map((value) => `${python(value === null ? "" : String(value))}.encode()`);
+    return `(${python(name)}, "BYTES", np.array([${texts.join(", ")}], object))`;
   }).join(", ");
 }
 

@@ -17,6 +17,7 @@ export class Stage {
     this.url = "";
     this.scene = null;
     this.size = { width: 0, height: 0 };
+    this.decodeMs = 0;
     new ResizeObserver(() => this.draw()).observe(this.frame);
     this.canvas.addEventListener("pointermove", (event) => onHover(this.#indexAt(event)));
     this.canvas.addEventListener("pointerdown", (event) => onHover(this.#indexAt(event)));
@@ -27,6 +28,7 @@ export class Stage {
   async setImage(blob) {
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(blob);
+    const began = performance.now();
     const image = element("img", { alt: "", src: this.url });
     let isShown = true;
     try {
@@ -34,6 +36,7 @@ export class Stage {
     } catch {
       isShown = false;
     }
+    this.decodeMs += performance.now() - began;
     this.image.replaceWith(image);
     this.image = image;
     this.image.hidden = !isShown;
@@ -52,6 +55,13 @@ export class Stage {
     }
     this.#fit();
     this.draw();
+  }
+
+  /** The time that decoding took since this was last called, in ms. */
+  takeDecodeMs() {
+    const taken = this.decodeMs;
+    this.decodeMs = 0;
+    return taken;
   }
 
   setNote(words) {

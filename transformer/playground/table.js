@@ -50,11 +50,12 @@ function walk(event) {
 }
 
 function rowsOf(predictions) {
-  return element("div", {}, predictions.map((each) =>
+  const title = (index) => predictions.length > 1 && element("h2", {}, `Row ${index + 1}`);
+  return element("div", { class: "row-results" }, predictions.map((each, row) => element("div", {}, title(row),
     each.class === undefined
       ? element("p", { class: "value" }, String(each.value))
       : element("div", {}, element("p", {}, element("b", {}, each.class), ` ${percent(each.confidence)}`),
-        bars(Object.entries(each.probabilities).map(([name, share], index) => [name, share, index]).sort((one, other) => other[1] - one[1])))));
+        bars(Object.entries(each.probabilities).map(([name, share], index) => [name, share, index]).sort((one, other) => other[1] - one[1]))))));
 }
 
 /** @param {[string, number, number][]} shares name, share and class */

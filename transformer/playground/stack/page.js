@@ -3,7 +3,7 @@
 import { getJson, request } from "../api.js";
 import { byId, show } from "../dom.js";
 import { compare, note, showEvents } from "./events.js";
-import { connectKey, requireKey } from "./key.js";
+import { connectKey, requireKey } from "../key.js";
 import { poll } from "./poll.js";
 import { showModels, showNames, showReady } from "./repository.js";
 import { reduce, Samples } from "./samples.js";
@@ -86,4 +86,5 @@ function report({ awaySince, nextMs, error }) {
 const again = poll(update, report);
 connectKey(again);
 byId("at-once").addEventListener("click", again);
+byId("window").addEventListener("change", () => samples.all.length && showTraffic(samples));
 new ResizeObserver(() => samples.all.length && showTraffic(samples)).observe(byId("charts"));

@@ -1,8 +1,9 @@
 // Readiness and the model repository, from /status.
 
 import { byId, element } from "../dom.js";
+import { nextStep, stateWords } from "../states.js";
 import { heading, scrolled, tiles } from "./traffic.js";
-import { clock, duration, figure, nextStep, stateWords } from "./words.js";
+import { clock, duration, figure } from "./words.js";
 
 const LEVELS = { serving: "good", refused: "bad", loading: "warn", staged: "warn", incomplete: "warn" };
 const SHOWN = 5; // of the versions that are merely available
@@ -91,7 +92,7 @@ function showVersion(number, version) {
     element("td", {}, clock(since)),
     element("td", {}, seconds === null ? "" : duration(seconds)),
     element("td", { class: "words" },
-      profile && element("div", {}, `${profile.chosen}: `, measured(profile.measured)),
+      profile && element("div", {}, [profile.chosen, measured(profile.measured)].filter(Boolean).join(": ")),
       reason && element("div", {}, reason),
       state === "refused" && element("div", { class: "faint" }, nextStep(reason))));
 }

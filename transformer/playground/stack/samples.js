@@ -3,8 +3,8 @@
 import { parse, quantile } from "./prometheus.js";
 
 export const KEPT_S = 900;
-/** Rates and quantiles are those of this time, or of less where there is less. */
-export const WINDOW_S = 60;
+/** Rates and quantiles of the charts are those of this time, or of less where there is less. */
+const WINDOW_S = 60;
 // HTTP by path, gRPC by method; others are no inference: health, metadata, this page's own.
 const INFERENCE = /^\/predict\/|:predict$|\/infer$|^\/invocations$|^\/v1\/vision\/(detection$|custom\/\{)|ModelInfer$/;
 const SUCCEEDED = /^2|^OK$/;
@@ -49,6 +49,12 @@ export class Samples {
   /** All of them, oldest first. */
   get all() {
     return this.#kept;
+  }
+
+  /** The figures of the time before the last scrape; null without one before it. */
+  figuresOf(windowS) {
+    const last = this.#kept.at(-1);
+    return figures(this.#before(last, windowS), last);
   }
 
   /** The scrape of the same process that is as far back as the window goes: others count from zero of their own. */

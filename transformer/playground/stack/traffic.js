@@ -2,7 +2,6 @@
 
 import { byId, element } from "../dom.js";
 import { drawBar, drawChart } from "./chart.js";
-import { WINDOW_S } from "./samples.js";
 import { duration, figure, reasonWords, statusWords } from "./words.js";
 
 const STAGES = ["queue", "decode", "preprocess", "infer", "postprocess", "then"];
@@ -14,11 +13,12 @@ const CHARTS = [
 
 /** Show what the scrapes say. */
 export function showTraffic(samples) {
-  const latest = samples.all.at(-1);
-  showNumbers(latest);
+  const { inFlight, waiting } = samples.all.at(-1);
+  const figures = samples.figuresOf(Number(byId("window").value));
+  showNumbers({ figures, inFlight, waiting });
   showCharts(samples.all);
-  showErrors(latest.figures);
-  showStages(latest.figures);
+  showErrors(figures);
+  showStages(figures);
 }
 
 /** A list of names and values. */
@@ -43,7 +43,8 @@ function showNumbers({ figures, inFlight, waiting }) {
       ["In the queue", figure(waiting), waiting ? "warn" : "", "waiting"],
       ["In progress", figure(inFlight), "", "in-flight"],
     ]),
-    element("p", { class: "faint" }, `Requests for predictions over HTTP and gRPC${window}, of the process that responded; at most ${WINDOW_S} s.`),
+    element("p", { class: "faint" }, `Requests for predictions over HTTP and gRPC${window}, of the process that responded. `,
+      "p50 and p99 are of all responses, errors and rejections among them; a rejection takes less time than a result."),
   );
 }
 
