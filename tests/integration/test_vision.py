@@ -1,5 +1,6 @@
 """DeepStack's and CodeProject.AI's dialect over the real stack; the clients' own code is in tests/e2e."""
 
+import gzip
 import json
 import socket
 import subprocess
@@ -96,6 +97,7 @@ def test_list_has_what_finds_objects(stack: Stack) -> None:
     for method in ("GET", "POST"):
         listed = stack.http.request(method, "/v1/vision/custom/list")
         assert listed.json() == {"success": True, "models": FINDERS}
+    assert set(stack.http.put("/v1/vision/custom/list").headers["Allow"].split(", ")) == {"GET", "POST"}
 
 
 def test_request_without_a_model_says_what_to_name_where_several_find_objects(stack: Stack) -> None:
@@ -194,7 +196,7 @@ def test_key_of_the_form_is_compared_and_counted_as_one_of_a_header(guarded: tup
     assert code_of(detect(transformer.http, "detection")) is ErrorCode.MISSING_API_KEY
     missing = detect(transformer.http, "detection", api_key="")
     assert code_of(missing) is ErrorCode.MISSING_API_KEY
-    assert "form field api_key before the image" in missing.json()["error"]
+    assert "form field api_key before the image, in the first 8192 bytes" in missing.json()["error"]
     assert missing.json()["success"] is False
     for wrong in ("x", key[:-1], key + "x", "ключ", "x" * 5000):
         assert code_of(detect(transformer.http, "detection", api_key=wrong)) is ErrorCode.UNKNOWN_API_KEY
@@ -213,6 +215,36 @@ def test_key_of_a_form_opens_no_other_route(guarded: tuple[Transformer, str]) ->
     rejected = transformer.http.post("/predict/digit-finder", data={"api_key": key}, files={"image": DIGITS})
     assert code_of(rejected) is ErrorCode.MISSING_API_KEY
     assert code_of(transformer.http.get("/v1/vision/custom/list")) is ErrorCode.MISSING_API_KEY
+
+
+def test_key_of_a_compressed_form_is_not_read_and_the_error_says_so(guarded: tuple[Transformer, str]) -> None:
+    transformer, key = guarded
+    request = transformer.http.build_request(
+        "POST", "/v1/vision/detection", data={"api_key": key}, files={"image": DIGITS}
+    )
+    headers = {"Content-Type": request.headers["Content-Type"], "Content-Encoding": "gzip"}
+    body = gzip.compress(request.read())
+    rejected = transformer.http.post("/v1/vision/detection", content=body, headers=headers)
+    assert code_of(rejected) is ErrorCode.MISSING_API_KEY
+    assert "without Content-Encoding" in rejected.json()["error"]
+    assert found(transformer.http.post("/v1/vision/detection", content=body, headers=headers | {"X-API-Key": key}))
+
+
+def test_client_that_awaits_100_continue_and_pipelined_forms_have_results(guarded: tuple[Transformer, str]) -> None:
+    transformer, key = guarded
+    request = transformer.http.build_request(
+        "POST", "/v1/vision/custom/digit-finder", data={"api_key": key}, files={"image": DIGITS}
+    )
+    body, address = request.read(), transformer.http.base_url
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n" % (
+        request.url.raw_path, request.headers["Content-Type"].encode(), len(body),
+    )  # fmt: skip
+    with socket.create_connection((address.host, address.port), timeout=10) as client:
+        client.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 100 Continue")
+        client.sendall(body + (head + b"\r\n" + body) + (head + b"Connection: close\r\n\r\n" + body))
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert received.count(b"HTTP/1.1 200 OK") == received.count(b'"success":true') == 3
 
 
 def test_key_behind_the_image_is_not_looked_for(guarded: tuple[Transformer, str]) -> None:
@@ -263,6 +295,20 @@ def test_image_without_a_key_before_it_is_not_read(
     assert int(status) == code.http_status
 
 
+def test_page_of_another_origin_reads_no_response_and_has_no_key(
+    guarded: tuple[Transformer, str], stack: Stack
+) -> None:
+    """A browser sends a form of any page, and lets the page read what a header allows: there is none."""
+    page = {"Origin": "https://page.example", "Sec-Fetch-Site": "cross-site", "Cookie": f"api_key={guarded[1]}"}
+    for path in ("/v1/vision/custom/digit-finder", "/predict/digit-finder"):
+        for method in ("POST", "OPTIONS"):
+            sent = stack.http.request(method, path, files={"image": DIGITS}, headers=page)
+            assert not [name for name in sent.headers if name.startswith("access-control-")]
+            assert sent.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        rejected = guarded[0].http.post(path, files={"image": DIGITS}, headers=page)
+        assert code_of(rejected) is ErrorCode.MISSING_API_KEY
+
+
 def test_only_model_that_finds_objects_serves_without_a_setting(tmp_path: Path) -> None:
     with start_shipped(tmp_path, "digit-strokes", "digits", "iris") as stack:
         assert {each["label"] for each in found(detect(stack.http, "detection"))} <= set("0123456789")
@@ -277,3 +323,16 @@ def test_model_that_finds_no_objects_as_default_is_rejected_in_words(stack: Stac
         rejected = detect(transformer.http, "detection")
         assert code_of(rejected) is ErrorCode.INVALID_REQUEST
         assert "iris finds no objects" in rejected.json()["error"]
+
+
+def test_default_model_that_is_unknown_is_named_as_the_setting(stack: Stack, tmp_path: Path) -> None:
+    variables = {
+        "TRANSFORMER_DEFAULT_MODEL": "nope", "TRANSFORMER_SYNC_URL": stack.sync, "TRANSFORMER_SAGEMAKER": "true",
+    }  # fmt: skip
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as transformer:
+        for rejected in (
+            detect(transformer.http, "detection"),
+            transformer.http.post("/invocations", files={"image": DIGITS}),
+        ):
+            assert code_of(rejected) is ErrorCode.MODEL_NOT_FOUND
+            assert "'nope' is unknown, which the setting TRANSFORMER_DEFAULT_MODEL names" in rejected.json()["error"]

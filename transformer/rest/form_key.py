@@ -5,18 +5,18 @@ image is read, as a key in a header is, and of a request without a valid one no 
 """
 
 import asyncio
-from collections import deque
 
 import multipart as parser
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
-from transformer.errors import BodyTimeout
+from transformer.errors import BodyTimeout, ClientDisconnected
 from transformer.observability import metrics
 from transformer.rest.responses import VISION
 
 FIELD = "api_key"
-_HEAD_BYTES = 8192
+HEAD_BYTES = 8192
+PLACE = f"the form field {FIELD} before the image, in the first {HEAD_BYTES} bytes, of a form without Content-Encoding"
 _FORM = "multipart/form-data"
 
 
@@ -54,33 +54,37 @@ async def read_form_key(scope: Scope, receive: Receive, *, timeout_s: float) -> 
 
     Raises:
         BodyTimeout: the head of the form did not arrive in time.
+        ClientDisconnected: it never will.
     """
-    media_type, options = parser.parse_options_header(Headers(scope=scope).get("content-type", ""))
-    if media_type != _FORM or not options.get("boundary"):
+    headers = Headers(scope=scope)
+    media_type, options = parser.parse_options_header(headers.get("content-type", ""))
+    is_plain = headers.get("content-encoding", "identity").strip().lower() == "identity"
+    if media_type != _FORM or not options.get("boundary") or not is_plain:
         return "", receive
-    messages: deque[Message] = deque()
     try:
         async with asyncio.timeout(timeout_s):
-            key = await _read_head(_FieldReader(options["boundary"]), receive, messages)
+            key, head = await _read_head(_FieldReader(options["boundary"]), receive)
     except TimeoutError as exc:
         metrics.count_rejected("slow body")
         raise BodyTimeout(f"body: no field {FIELD!r} and no file arrived within the limit of {timeout_s:g} s") from exc
+    unread: list[Message] = [head]
 
     async def replay() -> Message:
-        return messages.popleft() if messages else await receive()
+        return unread.pop() if unread else await receive()
 
     return key, replay
 
 
-async def _read_head(reader: _FieldReader, receive: Receive, messages: "deque[Message]") -> str:
-    left = _HEAD_BYTES
-    while left > 0:
+async def _read_head(reader: _FieldReader, receive: Receive) -> tuple[str, Message]:
+    """The key, and what was read as one message: a client may send a byte at a time, and a message takes hundreds."""
+    read = bytearray()
+    while True:
         message = await receive()
-        messages.append(message)
-        piece = message.get("body", b"")[:left]
-        left -= len(piece)
-        if (key := reader.read(piece)) is not None:
-            return key
-        if not message.get("more_body", False):
-            break
-    return ""
+        if message["type"] == "http.disconnect":
+            metrics.count_rejected("client gone")
+            raise ClientDisconnected(f"body: the client disconnected after {len(read)} bytes")
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        key = reader.read(piece[: HEAD_BYTES - len(read)]) if piece else None
+        read += piece
+        if key is not None or not more or len(read) >= HEAD_BYTES:
+            return key or "", {"type": "http.request", "body": bytes(read), "more_body": more}

@@ -11,7 +11,7 @@ from transformer.admission import Admission
 from transformer.auth import Keys, find_key, is_keyless
 from transformer.errors import OutOfMemory, Overloaded, ServingError
 from transformer.observability.request_record import current_request
-from transformer.rest.form_key import FIELD, read_form_key, takes_form_key
+from transformer.rest.form_key import PLACE, read_form_key, takes_form_key
 from transformer.rest.responses import reject
 from transformer.settings import TransformerSettings
 
@@ -154,7 +154,7 @@ class ApiKeyMiddleware:
         if find_key(headers) or not takes_form_key(scope):
             return self._keys.check(headers), receive
         key, receive = await read_form_key(scope, receive, timeout_s=self._timeout_s)
-        places = f"Authorization: Bearer <key>, X-API-Key: <key>, or the form field {FIELD} before the image"
+        places = f"Authorization: Bearer <key>, X-API-Key: <key>, or {PLACE}"
         return self._keys.check({"x-api-key": key}, places=places), receive
 
 

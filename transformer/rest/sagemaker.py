@@ -19,6 +19,7 @@ from transformer.observability.request_record import current_request
 from transformer.offload import offload
 from transformer.rest import predict, v1, v2
 from transformer.rest.admitted import admitted
+from transformer.rest.default_model import find_default_model
 from transformer.rest.documents import Ready
 from transformer.rest.json_body import read_json
 from transformer.rest.v2_codec import HEADER_LENGTH
@@ -57,7 +58,7 @@ async def invocations(request: Request) -> Response:
     model, parameters = read_attributes(request.headers)
     content_type, length = read_content_type(request.headers.get("content-type", ""))
     async with admitted(request) as (body, deadline):
-        model = model or await _choose_model(request)
+        model = model or await _choose_model(request, deadline)
         request.path_params["model"] = model  # for the metrics
         respond: Respond = predict.respond
         if length:
@@ -124,15 +125,16 @@ def choose_protocol(body: bytes) -> Respond:
     return v2.respond if tensors else v1.respond
 
 
-async def _choose_model(request: Request) -> str:
+async def _choose_model(request: Request, deadline: Deadline) -> str:
     """The model of a request that names none.
 
     Raises:
         InvalidRequest: there are several.
         NotReady: there is none.
+        ServingError: that of the setting does not serve.
     """
-    if model := request.app.state.settings.default_model:
-        return str(model)
+    if model := await find_default_model(request, deadline):
+        return model.name
     models = await request.app.state.dataplane.names()
     if not models:
         raise NotReady("no model serves, or was not rejected; see /status")

@@ -31,6 +31,7 @@ from transformer.offload import MULTIPART_BYTE, offload
 from transformer.protocol import json_responses
 from transformer.rest import openapi
 from transformer.rest.admitted import admitted
+from transformer.rest.default_model import find_default_model
 from transformer.rest.documents import ERRORS, Document, Error
 from transformer.rest.multipart import read_parts
 from transformer.rest.predict import LIMITS_REACHED
@@ -148,8 +149,8 @@ async def detection(request: Request) -> Response:
         return await _respond(model, request, body, deadline)
 
 
-@router.api_route("/custom/list", methods=["GET", "POST"], include_in_schema=False)  # the originals have POST
 @router.get("/custom/list", summary="Models that find objects")
+@router.api_route("/custom/list", methods=["GET", "POST"], include_in_schema=False)  # the originals have POST
 async def custom_models(request: Request) -> VisionModels:
     """Names for `/v1/vision/custom/<model>`, in alphabetical order."""
     dataplane: DataPlane = request.app.state.dataplane
@@ -272,8 +273,8 @@ async def _choose_model(request: Request, deadline: Deadline) -> Model:
         ServingError: one that is to be loaded cannot be described yet: it may be the second.
     """
     dataplane: DataPlane = request.app.state.dataplane
-    if name := request.app.state.settings.default_model:
-        return await dataplane.model(name, deadline=deadline)
+    if model := await find_default_model(request, deadline):
+        return model
     models = await _finders(dataplane, await dataplane.names(), deadline)
     if not models:
         raise NotReady("no model that finds objects serves, or is being loaded; see /status")
