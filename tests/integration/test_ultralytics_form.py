@@ -70,6 +70,30 @@ def test_parameters_hold_and_a_limit_is_reported(stack: Stack) -> None:
     assert response.headers["X-Limits-Reached"] == '[{"max_detections":1}]'
 
 
+def test_form_may_be_a_field_as_other_parameters_may(stack: Stack) -> None:
+    files = {"image": (IMAGES / "digits.jpg").read_bytes()}
+    sent = stack.http.post("/predict/digit-finder", files=files, data={"format": "ultralytics"})
+    assert sent.json() == summary(stack, "digit-finder", "digits.jpg")
+    rejected = stack.http.post("/predict/digit-finder", files=files, data={"format": "coco"})
+    assert code_of(rejected) is ErrorCode.INVALID_REQUEST
+
+
+def test_annotated_image_has_no_form_of_json(stack: Stack) -> None:
+    """And so takes what that form has no place for."""
+    files = {"image": (IMAGES / "digits.jpg").read_bytes()}
+    sent = stack.http.post(
+        "/predict/digit-finder?format=ultralytics&then=digits", files=files, headers={"Accept": "image/png"}
+    )
+    assert (sent.status_code, sent.headers["Content-Type"]) == (200, "image/png")
+
+
+def test_what_the_form_lacks_is_rejected_before_inference(stack: Stack) -> None:
+    """An image that cannot be decoded would be the first error otherwise."""
+    for query in ("digit-finder?format=ultralytics&then=digits", "digit-outlines?format=ultralytics&mask=rle"):
+        rejected = stack.http.post(f"/predict/{query}", files={"image": b"no image"})
+        assert code_of(rejected) is ErrorCode.INVALID_REQUEST, rejected.text
+
+
 def test_form_of_this_server_is_the_default(stack: Stack) -> None:
     files = {"image": (IMAGES / "digits.jpg").read_bytes()}
     named = stack.http.post("/predict/digit-finder?format=nereid", files=files).json()

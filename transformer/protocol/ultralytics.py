@@ -3,7 +3,7 @@
 For programs that read its JSON; of `/predict` with `format=ultralytics`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -56,6 +56,20 @@ def read_format(value: Any) -> Format:
     return read_choice("format", value, FORMATS)
 
 
+def check(*, has_rows: bool, parameters: Mapping[str, Any]) -> None:
+    """Reject a request whose results have no such form, before inference.
+
+    Raises:
+        InvalidRequest: they have none.
+    """
+    if has_rows:
+        raise InvalidRequest("format: 'ultralytics' is a form of images; got rows")
+    if "then" in parameters:
+        raise InvalidRequest("format: 'ultralytics' has no place for the classes of `then`; expected one of the two")
+    if parameters.get("mask") == "rle":
+        raise InvalidRequest("parameter 'mask': got 'rle', which format 'ultralytics' lacks; expected polygon or none")
+
+
 def summary(result: ImageResult) -> list[dict[str, Any]]:
     """What was found in an image; nothing of depth, as there.
 
@@ -63,8 +77,6 @@ def summary(result: ImageResult) -> list[dict[str, Any]]:
         InvalidRequest: the task has no such form.
     """
     prediction, model = result.prediction, result.model
-    if result.then:
-        raise InvalidRequest("format: 'ultralytics' has no place for the classes of `then`; expected one of the two")
     if isinstance(prediction, Detections):
         return _objects(prediction, model)
     if isinstance(prediction, Classification):
@@ -96,8 +108,6 @@ def _objects(found: Detections, model: Model) -> list[dict[str, Any]]:
         }
         for box, score, class_id in zip(boxes, found.scores, found.class_ids, strict=True)
     ]
-    if isinstance(found, Segments) and found.mask_form == "rle":
-        raise InvalidRequest("parameter 'mask': got 'rle', which format 'ultralytics' lacks; expected polygon or none")
     if isinstance(found, Segments) and found.mask_form == "polygon":
         for each, mask in zip(objects, found.masks, strict=True):
             each["segments"] = dict(zip("xy", map(_rounded, _ring(mask.outlines).T), strict=True))

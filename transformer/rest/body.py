@@ -281,7 +281,7 @@ def _read_form(parts: list[Part]) -> Items:
         got = ", ".join(sorted({repr(part.name) for part in parts})) or "none"
         raise InvalidRequest(f"multipart/form-data: got fields {got}, expected one or more files named 'image'")
     images = [part.data for part in parts if part.name == wanted]
-    known = task_parameters()
+    known = {*task_parameters(), "format"}
     parameters = {part.name: part.data.decode("utf-8", "replace") for part in parts if part.name in known}
     return Items(images=images, many=len(images) > 1, parameters=parameters)
 

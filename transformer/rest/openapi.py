@@ -125,8 +125,9 @@ _TASK_PARAMETERS = [*(_task_query(parameter) for parameter in task_parameters().
 
 _FORMAT = _query(
     "format",
-    {"enum": list(ultralytics.FORMATS), "default": ultralytics.FORMATS[0]},
-    "the form of JSON of images; `ultralytics`: a list for each image, as its `Results.summary()` has it",
+    {"type": "string", "enum": list(ultralytics.FORMATS)},
+    "the form of JSON of images; `ultralytics`: a list for each image, as its `Results.summary()` has it (default:"
+    f" {ultralytics.FORMATS[0]})",
 )
 PREDICT: dict[str, Any] = {
     "parameters": [*_TASK_PARAMETERS, _FORMAT],

@@ -58,8 +58,6 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
     Raises:
         ServingError: the body, a parameter or the header Accept is invalid, or inference failed.
     """
-    parameters = query_parameters(request)
-    form = ultralytics.read_format(parameters.pop("format", "nereid"))
     settings: TransformerSettings = request.app.state.settings
     dataplane: DataPlane = request.app.state.dataplane
     version = str(request.path_params.get("version", ""))
@@ -76,13 +74,15 @@ async def respond(name: str, request: Request, body: bytes, deadline: Deadline) 
         max_bytes=settings.max_image_bytes,
     )
     items = await offload(read, cost=len(body) * (1 if is_json else MULTIPART_BYTE))
-    options = InferOptions(deadline, version, {**parameters, **items.parameters})
+    parameters = {**query_parameters(request), **items.parameters}
+    form = ultralytics.read_format(parameters.pop("format", ultralytics.FORMATS[0]))
+    options = InferOptions(deadline, version, parameters)
     image_type = _accepted_image(request.headers.get("accept", ""))
     if image_type and len(items.images) != 1:
         got = f"{len(items.images)} images" if items.images else "rows"
         raise InvalidRequest(f"Accept: {image_type}: got {got}, expected one image")
-    if form == "ultralytics" and items.rows:
-        raise InvalidRequest("format: 'ultralytics' is a form of images; got rows")
+    if form == "ultralytics" and not image_type:
+        ultralytics.check(has_rows=bool(items.rows), parameters=parameters)
     if items.rows:
         rows = await dataplane.infer_rows(model, options, items.rows)
         return await write_json(lambda: json_responses.rows_object(rows), cost=json_responses.cost([rows]))
