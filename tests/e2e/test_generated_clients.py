@@ -47,9 +47,9 @@ def generate_python(url: str, folder: Path) -> Path:
     output = done.stdout + done.stderr
     # It sends no body whose media type is a range, says so, and takes the other ones of the operation.
     assert set(re.findall(r"WARNING parsing (.*) within", output)) == {
-        "POST /predict/{model}", "POST /v1/models/{model}:predict",
+        "POST /predict/{model}", "POST /predict/{model}/versions/{version}", "POST /v1/models/{model}:predict",
     }  # fmt: skip
-    assert len(re.findall(r"^Unsupported content type image/\*", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^Unsupported content type image/\*", output, re.MULTILINE)) == 3
     assert "Unable to process" not in output
     return folder
 
