@@ -4,11 +4,15 @@ What no schema says, and the server rejects: `BEYOND`.
 """
 
 import base64
+import copy
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.stack import ROOT, Stack
 
@@ -51,6 +55,7 @@ GOOD = [
     Sent(V1, "digit-finder", {"instances": [{"image_bytes": {"b64": DIGITS}, "key": "1"}], "parameters": None}),
     Sent(V1, "digit-finder", {"instances": [DIGITS], "parameters": {"confidence": 0.5, "classes": [2, "7"]}}),
     Sent(V1, "digit-finder", {"inputs": {"image": [DIGITS]}}),
+    Sent(V1, "digit-finder", {"instances": [DIGITS], "parameters": {"classes": []}}),
     Sent(V2, "iris", v2(TENSOR)),
     Sent(V2, "iris", v2(TENSOR | {"data": [ROW], "parameters": {"content_type": "np"}}, id="me", outputs=None)),
     Sent(V2, "iris", v2(TENSOR, outputs=[{"name": "class_id", "parameters": {"binary_data": False}}])),
@@ -90,6 +95,8 @@ BAD = [
     Sent(V2, "iris", v2("features")),
     Sent(V2, "iris", v2({name: value for name, value in TENSOR.items() if name != "name"})),
     Sent(V2, "iris", v2({name: value for name, value in TENSOR.items() if name != "data"})),
+    Sent(V2, "iris", v2(TENSOR | {"data": None})),
+    Sent(V2, "iris", v2(TENSOR | {"data": None, "parameters": {"content_type": "np"}})),
     Sent(V2, "iris", v2(TENSOR | {"datatype": "FLOAT"})),
     Sent(V2, "iris", v2(TENSOR | {"shape": "1,4"})),
     Sent(V2, "iris", v2(TENSOR | {"shape": [-1, 4]})),
@@ -201,6 +208,46 @@ def read(schema: dict[str, Any], text: str) -> Any:
         except ValueError:
             return text
     return text
+
+
+ODD: list[Any] = [
+    None, [], {}, -1, 0, 1.5, True, "", "x", "x" * 300, 2**70, 1e300, [None], [[1]], {"a": 1}, {"b64": 1},
+]  # fmt: skip
+Place = tuple[str | int, ...]
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Of a JSON document, itself and what is in it."""
+    yield at
+    for key, member in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from places(member, (*at, key))
+
+
+def put(value: Any, place: Place, new: Any) -> Any:
+    """The document with something else in one place."""
+    if not place:
+        return new
+    changed = copy.copy(value)
+    changed[place[0]] = put(value[place[0]], place[1:], new)
+    return changed
+
+
+PLACES = [(good, place) for good in GOOD for place in places(good.body)]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(range(len(PLACES))), st.sampled_from(ODD))  # by number: an image has a long repr
+def test_what_the_schema_rejects_the_server_rejects(
+    stack: Stack, document: dict[str, Any], number: int, odd: Any
+) -> None:
+    """Good requests with something else in one place: what does not fit has no result, and nothing fails the server."""
+    good, place = PLACES[number]
+    sent = good._replace(body=put(good.body, place, odd))
+    status, text = send(stack, sent)
+    is_good = fits(document, of_body(document, sent.path), sent.body)
+    assert status == 400 or (status in {200, 404} and is_good), f"{shown(good)}, {place}: {odd!r:.60}: {text}"
 
 
 # Of the parameters a model takes those of its task.

@@ -34,7 +34,7 @@ def _in_json(parameter: Parameter) -> dict[str, Any]:
     schema = {name: value for name, value in parameter.schema.items() if name != "default"}
     if parameter.repeats:
         entry = {"anyOf": [schema | {"minLength": 1}, INTEGER | {"minimum": 0}]}
-        return {"anyOf": [*entry["anyOf"], _some(entry, most=MAX_CLASSES), {"type": "null"}]}
+        return {"anyOf": [*entry["anyOf"], array_of(entry) | {"maxItems": MAX_CLASSES}, {"type": "null"}]}
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -106,7 +106,15 @@ _INPUT = object_of(
     },
     optional=("data", "parameters"),
     title="InputTensor",
-) | {"if": {"not": {"required": ["data"]}}, "then": {"required": ["parameters"]}, "additionalProperties": True}
+) | {
+    # Without data, or with null, its bytes follow the JSON.
+    "if": {"properties": {"data": {"type": "null"}}},
+    "then": {
+        "required": ["parameters"],
+        "properties": {"parameters": {"type": "object", "required": ["binary_data_size"]}},
+    },
+    "additionalProperties": True,
+}
 _OUTPUT = object_of(
     {
         "name": STRING,
