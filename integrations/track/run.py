@@ -44,7 +44,8 @@ class Run:
             stack.callback(output.close)
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(options.in_flight, thread_name_prefix="request")
-        stack.callback(self._pool.shutdown, cancel_futures=True)
+        stack.callback(self._pool.shutdown, wait=False, cancel_futures=True)  # a request may hang
+        stack.callback(self._server.stop)
         stack.callback(self._stopped.set)
 
     def frames(self) -> Iterator[None]:
@@ -81,7 +82,7 @@ class Run:
         self._counts.ages_ms.append((time.monotonic() - frame.read_at) * 1000)
         moment_s = frame.read_at if self.source.is_live else frame.time_s
         tracked = self._tracks.update(document["predictions"], moment_s)
-        self._counts.ids.update(each["tracker_id"] for each in tracked)
+        self._counts.add_tracks(each["tracker_id"] for each in tracked)
         time_s = round(frame.time_s, 3)
         line = {"frame": frame.number, "time": time_s, "image": document["image"], "predictions": tracked}
         for output in self._outputs:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ _BUSY = {429, 503}  # whatever the image
 _PASSING = {404, 408, 500, 502, 504} | _BUSY  # 404: a model that was there a moment ago, while a server starts again
 _TRIES = 5  # of an image of a file that a server fails at
 _LENGTHS = ("x", "y", "width", "height", "x1", "y1", "x2", "y2")
+_REQUIRED, _CORNERS = itemgetter("class", "class_id", "confidence"), itemgetter("x1", "y1", "x2", "y2")
 _POINTS = ("points", "polygons", "corners", "keypoints", "box", "rotated_box")
 
 
@@ -48,8 +50,13 @@ class Server:
         self._quality = options.quality
         self._lock = threading.Lock()
         self._away_since: float | None = None
+        self._is_stopped = False
         self._next_at, self._pause_s = 0.0, _FIRST_PAUSE_S
         self._longest_side = self._read_model(options.size)
+
+    def stop(self) -> None:
+        """Say nothing more: what is in flight is not waited for."""
+        self._is_stopped = True
 
     def close(self) -> None:
         """Close the connections."""
@@ -78,14 +85,24 @@ class Server:
             if response is None:
                 return None
             if response.is_success:
-                document = response.json()
-                document["image"] = {"width": image.shape[1], "height": image.shape[0]}
-                document["predictions"] = [rescale(each, scale_xy) for each in document["predictions"]]
-                return document, (time.monotonic() - began) * 1000
+                return self._read(response, image, scale_xy), (time.monotonic() - began) * 1000
             if until is None:
                 return None
             self._wait(until)
         return None
+
+    def _read(self, response: httpx.Response, image: Image, scale_xy: tuple[float, float]) -> dict[str, Any]:
+        try:
+            found = [rescale(each, scale_xy) for each in response.json()["predictions"]]
+            for each in found:
+                _REQUIRED(each), _CORNERS(each["box"])
+        except (ValueError, LookupError, TypeError, AttributeError) as exc:
+            raise self._not_nereid(response) from exc
+        return {"image": {"width": image.shape[1], "height": image.shape[0]}, "predictions": found}
+
+    def _not_nereid(self, response: httpx.Response) -> TrackError:
+        got = response.text[:100].strip()
+        return TrackError(f"{response.url}: got {got!r}, expected a response of Nereid; next: make serve, or --url")
 
     def _post_until(self, body: bytes, until: Callable[[], bool] | None) -> httpx.Response | None:
         """A response of a server that is neither away nor busy."""
@@ -135,7 +152,7 @@ class Server:
         """Say that the server is away, once for all requests that find it so before the next attempt."""
         with self._lock:
             now = time.monotonic()
-            if self._away_since is not None and now < self._next_at:
+            if self._is_stopped or (self._away_since is not None and now < self._next_at):
                 return
             pause_s = self._pause_s
             with suppress(ValueError):
@@ -154,7 +171,7 @@ class Server:
 
     def _read_model(self, size: str) -> int:
         """The longest side in pixels that is sent; 0 for any."""
-        parameters = self._get(f"/v2/models/{self._model}")["parameters"]
+        parameters = self._get(f"/v2/models/{self._model}").get("parameters") or {}
         if parameters.get("task") not in TASKS:
             got = parameters.get("task") or "a model without a task"
             raise TrackError(f"{self._model}: got {got}, expected a model that finds objects: {', '.join(TASKS)}")
@@ -163,8 +180,11 @@ class Server:
         if size != "model":
             return int(size)
         config = self._get(f"/v2/models/{self._model}/config")
-        metadata = ast.literal_eval(config["parameters"]["metadata"]["string_value"])
-        return int(max(metadata["imgsz"]))
+        try:
+            metadata = ast.literal_eval(config["parameters"]["metadata"]["string_value"])
+            return int(max(metadata["imgsz"]))
+        except (ValueError, LookupError, TypeError, SyntaxError) as exc:
+            raise TrackError(f"{self._model}: its config names no size; next: --size full, or pixels") from exc
 
     def _get(self, path: str) -> dict[str, Any]:
         try:
@@ -184,8 +204,11 @@ class Server:
         if response.is_error:
             raise TrackError(f"{self._url}: {response.status_code} {_error_of(response)}")
         self._note_success()
-        document: dict[str, Any] = response.json()
-        return document
+        with suppress(ValueError):
+            document = response.json()
+            if isinstance(document, dict):
+                return document
+        raise self._not_nereid(response)
 
 
 def _error_of(response: httpx.Response) -> str:

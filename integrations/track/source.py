@@ -20,6 +20,7 @@ Image = NDArray[np.uint8]  # height x width x 3, BGR
 _OPEN_S, _READ_S = 10.0, 10.0  # a camera that sends nothing for so long is away
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _STEADY_S = 10.0  # a camera that was there for so long begins with the first pause again
+_CLOSE_S = 1.0  # a camera that hangs is left to the end of the process
 _QUEUE = 4  # decoded frames of a file that wait
 
 
@@ -111,7 +112,7 @@ class Source:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(_READ_S)
+        self._thread.join(_CLOSE_S)
 
     def _open(self) -> Any:
         address, kind = self._address, None

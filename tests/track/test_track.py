@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -183,12 +184,75 @@ def test_busy_server_is_left_alone_for_as_long_as_it_says(video: Path) -> None:
     assert 1.9 < arrived[1] - arrived[0] < 4
 
 
+def test_ctrl_c_does_not_wait_for_a_request_that_hangs(video: Path, tmp_path: Path) -> None:
+    arrived, released = threading.Event(), threading.Event()
+
+    class Hanging(Exchange):
+        def do_GET(self) -> None:  # noqa: N802
+            self.send(200, {}, b'{"parameters": {"task": "detect"}}')
+
+        def do_POST(self) -> None:  # noqa: N802
+            arrived.set()
+            released.wait(60)
+
+    with run_server(Hanging) as url:
+        words = command(None, video, "--url", url, "--size", "full", "--jsonl", str(tmp_path / "lines"))
+        with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert arrived.wait(60)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+            took_s = time.monotonic() - began
+        released.set()
+    assert process.returncode == 0
+    assert took_s < 5
+    first, second = errors.splitlines()
+    assert first == "stopped"
+    assert " frames read, 0 dropped, 0 sent, 0 failed; 0 tracks" in second
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b"{}", b'{"predictions": [7]}', b'{"predictions": [{"class": "7", "box": {}}]}']
+)
+def test_server_that_is_not_nereid_is_one_line(video: Path, body: bytes) -> None:
+    class Other(Exchange):
+        def do_GET(self) -> None:  # noqa: N802
+            self.send(200, {}, b'{"parameters": {"task": "detect"}}')
+
+        def do_POST(self) -> None:  # noqa: N802
+            self.read()
+            self.send(200, {}, body)
+
+    with run_server(Other) as url:
+        done = track(None, video, "--url", url, "--size", "full")
+        no_size = track(None, video, "--url", url)
+    assert done.returncode == no_size.returncode == 1
+    assert f"got {body.decode()!r}, expected a response of Nereid" in done.stderr
+    assert "its config names no size; next: --size full" in no_size.stderr
+    assert "Traceback" not in done.stderr + no_size.stderr
+
+
+def test_what_is_counted_of_a_camera_does_not_grow() -> None:
+    program = """
+from integrations.track.report import Counts
+counts = Counts()
+for number in range(50_000):
+    counts.add_tracks([0, number, number])
+    counts.latencies_ms.append(number)
+    counts.ages_ms.append(number)
+print(counts.tracks, len(counts._latest_ids), len(counts.latencies_ms), len(counts.ages_ms))
+"""
+    done = subprocess.run([PYTHON, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "50000 10000 10000 10000\n"
+
+
 @pytest.mark.parametrize(
     ("source", "model", "options", "says"),
     [
         ("/nowhere.mp4", "digit-finder", (), "/nowhere.mp4: No such file or directory; expected a video file"),
         ("README.md", "digit-finder", (), "README.md: not a video"),
         ("rtsp://u:p@127.0.0.1:9/x", "digit-finder", (), "rtsp://u:***@127.0.0.1:9/x: Connection refused"),
+        ("97", "digit-finder", (), "97: No such file or directory; expected a video file, rtsp://... or /dev/video0"),
         ("README.md", "digit-finde", (), "model 'digit-finde' is unknown; expected one of digit-classes, digit-finder"),
         ("README.md", "iris", (), "iris: got tabular, expected a model that finds objects: detect, segment, pose, obb"),
         ("README.md", "digits", (), "digits: got classify, expected a model that finds objects"),
