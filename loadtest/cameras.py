@@ -103,14 +103,14 @@ class Cameras:
         client = Client(self.http, "", _TIMEOUT_S)
         ages_ms: list[float] = []
         dropped = failed = 0
-        last, total = -1, round((self.seconds + _WARM_UP_S) * self.fps)
+        last, first, total = -1, round(_WARM_UP_S * self.fps), round((self.seconds + _WARM_UP_S) * self.fps)
         try:
             while (newest := max(int((time.monotonic() - begin) * self.fps), last + 1)) < total:
                 due = begin + newest / self.fps
                 await asyncio.sleep(max(due - time.monotonic(), 0))
                 status = await self._send(client)
-                if due >= begin + _WARM_UP_S:
-                    dropped += newest - last - 1
+                if newest >= first:
+                    dropped += newest - max(last + 1, first)  # not those of the warm-up
                     failed += status != "200"
                     if status == "200":
                         ages_ms.append((time.monotonic() - due) * 1000)
