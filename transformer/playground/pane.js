@@ -138,7 +138,9 @@ export class Pane {
     const limits = cut ? { ...result.document.limits_reached, max_detections: settings.max_detections } : {};
     if (doubts.length) this.#doubt(doubts);
     const isFocused = this.output.contains(document.activeElement) && document.activeElement.dataset.index;
+    const frame = result.document.crop && element("p", { class: "faint" }, "The dashed frame is what the model saw of the image.");
     this.output.replaceChildren(
+      frame ?? "",
       countsOf(result.task, predictions, limits),
       resultTable(result, predictions, this.id, this.listeners.hover));
     result.client.decode ??= this.stage.takeDecodeMs();
