@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.chromium import MISSING, find_chromium
-from tests.support.stack import Stack
+from tests.support.stack import ROOT, Stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -85,6 +85,20 @@ def open_page(browser: "Browser", watch: "Watch", request: pytest.FixtureRequest
 def page(open_page: "Callable[..., Page]", stack: Stack) -> "Page":
     """A page of the session's stack, with the shipped models."""
     return open_page(f"http://127.0.0.1:{stack.http_port}")
+
+
+@pytest.fixture
+def use(page: "Page") -> "Callable[..., None]":
+    """Open the playground with settings, and send one of the sample images."""
+    from playwright.sync_api import expect  # noqa: PLC0415
+
+    def open_and_send(settings: str, image: str = "digits.jpg") -> None:
+        page.goto(f"/#{settings}")
+        expect(page.locator(".facts .tag").first).to_be_visible()
+        page.set_input_files("#file", ROOT / "loadtest" / "pictures" / image)
+        expect(page.locator(".timing").first).to_be_visible()
+
+    return open_and_send
 
 
 def _keep(page: "Page", test: pytest.Item) -> None:

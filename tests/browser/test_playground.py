@@ -19,19 +19,6 @@ FINDERS = ("digit-finder", "digit-outlines", "digit-strokes", "tilted-digits")
 ROWS = "tbody tr"
 
 
-@pytest.fixture
-def use(page: Page) -> Callable[..., None]:
-    """Open the playground with settings, and send an image."""
-
-    def open_and_send(settings: str, image: str = "digits.jpg") -> None:
-        page.goto(f"/#{settings}")
-        expect(page.locator(".facts .tag").first).to_be_visible()
-        page.set_input_files("#file", PICTURES / image)
-        expect(page.locator(".timing").first).to_be_visible()
-
-    return open_and_send
-
-
 @pytest.mark.parametrize("model", FINDERS)
 def test_playground_filters_as_the_server_responds(
     page: Page, stack: Stack, use: Callable[..., None], model: str

@@ -19,19 +19,6 @@ PICTURES = ROOT / "loadtest/pictures"
 
 
 @pytest.fixture
-def use(page: Page) -> Callable[..., None]:
-    """Open the playground with settings, and send an image."""
-
-    def open_and_send(settings: str, image: str = "digits.jpg") -> None:
-        page.goto(f"/#{settings}")
-        expect(page.locator(".facts .tag").first).to_be_visible()
-        page.set_input_files("#file", PICTURES / image)
-        expect(page.locator(".timing").first).to_be_visible()
-
-    return open_and_send
-
-
-@pytest.fixture
 def download(page: Page) -> Callable[[str], Path]:
     """The file that a button saves."""
 

@@ -89,6 +89,10 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
+def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return _query(name, schema, description) | {"in": "header"}
+
+
 _LIMITS_REACHED = {
     "description": "with an annotated image: a JSON list that holds `limits_reached`; absent if none was reached",
     "schema": _STRING,
@@ -114,13 +118,9 @@ def _task_query(parameter: Parameter) -> dict[str, Any]:
     return _query(parameter.name, schema, description)
 
 
-_TIMEOUT = {
-    "name": "X-Request-Timeout-Ms",
-    "in": "header",
-    "required": False,
-    "schema": _INTEGER | {"minimum": 1},
-    "description": "deadline of the request, at most that of the server",
-}
+_TIMEOUT = _header(
+    "X-Request-Timeout-Ms", _INTEGER | {"minimum": 1}, "deadline of the request, at most that of the server"
+)
 _TASK_PARAMETERS = [*(_task_query(parameter) for parameter in task_parameters().values()), _TIMEOUT]
 
 _FORMAT = _query(
@@ -202,13 +202,11 @@ V1_PREDICT: dict[str, Any] = {
 SCHEMAS["V1Response"] = _object({"predictions": _array({"oneOf": [_IMAGE_RESULT, _ROW]})})
 
 _ANYTHING = {"type": "object"}
-_HEADER_LENGTH = {
-    "name": "Inference-Header-Content-Length",
-    "in": "header",
-    "required": False,
-    "schema": _INTEGER | {"minimum": 0},
-    "description": "bytes of JSON before the binary data; 0: the body is the only input itself",
-}
+_HEADER_LENGTH = _header(
+    "Inference-Header-Content-Length",
+    _INTEGER | {"minimum": 0},
+    "bytes of JSON before the binary data; 0: the body is the only input itself",
+)
 
 
 def versioned(operation: dict[str, Any]) -> dict[str, Any]:

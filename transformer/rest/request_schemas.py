@@ -1,5 +1,6 @@
-"""JSON schemas of request bodies: what they reject, the server rejects too, and the other way round.
+"""JSON schemas of request bodies: what they reject, the server rejects too, and nearly always the other way round.
 
+Only a `priority` that is not a whole number and an empty column of v1's `inputs` pass here and not there.
 A test compares them with the server. What no schema says is left to the server: whether base64 is an image, names of
 classes and models, columns of the same length, as many elements as a shape has, what a model's task takes.
 """

@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from multipart import parse_options_header
 from pydantic import Field
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import register_url_convertor
 
 from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
@@ -37,6 +37,7 @@ from transformer.rest.multipart import read_parts
 from transformer.rest.predict import LIMITS_REACHED
 from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
+from transformer.rest.v1 import ModelName
 from transformer.tasks import finds_objects, task_of
 from transformer.tasks import parameters as task_parameters
 from transformer.tasks.labels import class_name, round_score
@@ -87,16 +88,10 @@ class VisionError(Error):
     success: Literal[False] = False
 
 
-class VisionModelName(Convertor[str]):
+class VisionModelName(ModelName):
     """A name in a path, but `list`, which is a route."""
 
     regex = "(?!list$)[^/]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 class Form(NamedTuple):
