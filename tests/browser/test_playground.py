@@ -225,11 +225,12 @@ def test_camera_has_one_request_in_flight(page: Page) -> None:
     page.goto("/#model=digit-finder")
     expect(page.locator(".facts .tag")).to_be_visible()
     page.get_by_role("button", name="Camera").click()
-    expect(page.locator("#status")).to_contain_text(re.compile(r"Camera: .* images/s, .* [5-9] sent"))
+    # It may be looked at once a dozen frames.
+    expect(page.locator("#status")).to_contain_text(re.compile(r"Camera: .* images/s, .* (?:[5-9]|\d{2,}) sent"))
     shot(page, "playground-camera")
-    page.get_by_label("Model", exact=True).select_option("digit-strokes")
+    with page.expect_response(re.compile("/predict/digit-strokes")):
+        page.get_by_label("Model", exact=True).select_option("digit-strokes")
     expect(page.locator(".facts .tag")).to_have_text("pose")
-    expect(page.locator("#status")).to_contain_text(re.compile(r"Camera: .* [1-9]\d sent"))
     page.keyboard.press("Escape")
     expect(page.locator("#status")).to_contain_text("The camera is off")
     assert sent >= 5
