@@ -26,7 +26,7 @@ from environment import api_key, cpus
 from environment.arguments import Parser, count, positive
 from environment.project import in_project
 from loadtest import conditions
-from loadtest.compare.candidates import Running, Server, serve
+from loadtest.compare.candidates import Running, Server, VersionNotServed, find_rejected, serve
 from loadtest.compare.measurement import measure_candidate
 from loadtest.compare.processes import CandidateError
 from loadtest.errors import LoadTestError
@@ -114,7 +114,7 @@ def main() -> int:
         path = options.picture or subject.image
         image = path.read_bytes()
         with tempfile.TemporaryDirectory() as folder:
-            figures = measure(subject, predict_image(subject.model, image), options, console, Path(folder))
+            figures, rejected = measure(subject, predict_image(subject.model, image), options, console, Path(folder))
     except OSError as exc:
         console.print(f"error: {exc.filename}: {exc.strerror}", markup=False, soft_wrap=True)
         return 1
@@ -122,6 +122,8 @@ def main() -> int:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     console.print(draw(figures, f"{subject.model} {subject.version.name} on {cpus.machine()}"))
+    for profile, reason in rejected.items():
+        console.print(f"{profile}: this machine rejects it: {reason}", markup=False, soft_wrap=True)
     advice = advise(figures)
     console.print(advice, markup=False, soft_wrap=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +136,7 @@ def main() -> int:
         "seconds": options.seconds,
         "repeats": options.repeats,
         "profiles": {name: asdict(each) for name, each in figures.items()},
+        "rejected": rejected,
         "advice": advice,
     }
     options.output.write_text(json.dumps(document, indent=1))
@@ -182,7 +185,7 @@ def find(repository: Path, model: str) -> Subject:
 
 def measure(
     subject: Subject, request: Request, options: argparse.Namespace, console: Console, folder: Path
-) -> dict[str, Figures]:
+) -> tuple[dict[str, Figures], dict[str, str]]:
     """Serve the model in each profile, and take turns.
 
     Args:
@@ -192,8 +195,11 @@ def measure(
         console: for the progress, which is drawn between measurements only.
         folder: for repository, mirrors and logs.
 
+    Returns:
+        The figures by profile; of other profiles than `BASE`, why this machine rejects them.
+
     Raises:
-        CandidateError: a stack does not start.
+        CandidateError: a stack does not start, or rejects `BASE`.
         LoadTestError: a request fails.
     """
     repository = folder / "repository"
@@ -204,10 +210,18 @@ def measure(
         task = progress.add_task("", total=steps)
         running: dict[str, Running] = {}
         runs: dict[str, tuple[str, bool]] = {}
+        rejected: dict[str, str] = {}
         for profile in taken:
             progress.update(task, description=f"starting {profile}", refresh=True)
             server = serve(_server(profile, repository, folder), folder / f"{profile}.log")
-            running[profile] = stack.enter_context(server)
+            try:
+                running[profile] = stack.enter_context(server)
+            except VersionNotServed as exc:
+                if profile == BASE:
+                    raise
+                rejected[profile] = str(exc)
+                progress.advance(task, 1 + options.repeats * len(options.connections))
+                continue
             runs[profile] = _read_runtime(running[profile].port, subject.model)
             progress.advance(task)
         for turn in range(options.repeats):
@@ -224,7 +238,7 @@ def measure(
                         )
                     taken[profile].append({"connections": connections, **found})
                     progress.advance(task)
-    return {profile: _summarise(subject, profile, taken[profile], *runs[profile]) for profile in taken}
+    return {profile: _summarise(subject, profile, taken[profile], *runs[profile]) for profile in running}, rejected
 
 
 def _server(profile: str, repository: Path, folder: Path) -> Server:
@@ -233,6 +247,7 @@ def _server(profile: str, repository: Path, folder: Path) -> Server:
         title=profile,
         command=[sys.executable, "-m", "stack"],
         health="/v2/health/ready",
+        find_rejected=find_rejected,
         request=lambda image, _: predict_image("", image),
         read=list,
         variables={

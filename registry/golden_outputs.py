@@ -19,6 +19,8 @@ _LOGITS = 1.5
 _COMPARED = 50  # candidates of a detector, the best ones: the order of others is chance
 _COARSE = 4  # times the tolerance of keypoints, angles and masks in less than FP32
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
+# Below this score two classes of a candidate are about as likely: in less than FP32 the other one may win, of some.
+_UNSURE, _MOST_OF_ANOTHER_CLASS = 0.25, 1 / 4
 _MOST_OF_MAP = {True: 0.01, False: 0.1}  # by whether the run is exact: bf16, FP16 and int8 move borders
 _NEAREST_M = 0.01
 _COMPARED_AT_ONCE = 2**20  # numbers
@@ -144,14 +146,19 @@ def _compare_detections(found: Objects, wanted: Objects, *, is_exact: bool) -> N
     for row in range(len(wanted.scores)):
         boxes, scores, classes = wanted.boxes[row], wanted.scores[row], wanted.classes[row]
         got_scores = found.scores[row]
-        for index in [i for i in np.argsort(-scores)[:_COMPARED] if scores[i] >= _MEANINGFUL]:
+        compared = [i for i in np.argsort(-scores)[:_COMPARED] if scores[i] >= _MEANINGFUL]
+        others_left = 0 if is_exact else max(1, int(_MOST_OF_ANOTHER_CLASS * len(compared)))
+        for index in compared:
             near = np.abs(found.boxes[row] - boxes[index]).max(axis=1) <= _BOXES_PX
             near &= np.abs(_rise(got_scores, scores[index], is_exact=is_exact)) <= 1
-            near &= found.classes[row] == classes[index]
+            same = near & (found.classes[row] == classes[index])
+            if not same.any() and near.any() and scores[index] < _UNSURE and others_left:
+                others_left -= 1
+                same = near
             where = f"class {classes[index]}, score {scores[index]:.3f} at {_write(boxes[index])}"
-            if not near.any():
+            if not same.any():
                 raise VersionRejected(f"golden input: got nothing like {where}")
-            apart = [measure_rest(wanted, found, row, index, int(other)) for other in np.flatnonzero(near)]
+            apart = [measure_rest(wanted, found, row, index, int(other)) for other in np.flatnonzero(same)]
             if min(apart) > (1 if is_exact else _COARSE):
                 raise VersionRejected(f"golden input: got another {wanted.rest_name} of {where}")
         high = got_scores[_rise(got_scores, scores.max(initial=0), is_exact=is_exact) >= 1]

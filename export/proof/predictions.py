@@ -5,7 +5,7 @@ corners of rotated boxes included.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -37,17 +37,27 @@ _CONFIDENCE = 0.001
 _SAME_PX = 0.1
 _LOGITS_ABOUT_0 = 2  # pixels of a mask
 _VERGE = 0.01  # of IoU: there a last bit decides which of two boxes NMS drops
+_TIE = 0.0001  # of scores: two classes this close are equally good, and a last bit decides which a box has
+_MOST_TIES = 0.02  # of the detections of an image, or one: more come of classes that are read wrongly
 
 Box = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class _Figures:
-    """The largest differences of pairs by name, and how many detections were paired and were suppressed."""
+    """The largest differences of pairs by name, and how many detections there were.
+
+    Attributes:
+        apart: by the names of the task's tolerances.
+        found: all that were compared.
+        suppressed: left by NMS to an equal one.
+        ties: of another class with the same score.
+    """
 
     apart: Mapping[str, float]
     found: int
     suppressed: int
+    ties: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,23 @@ class _Comparison:
     candidates: Callable[[], Detections]
     limit_px: float
     exempt: float
+
+
+@dataclass
+class _Pairs:
+    """What of one side is on the other.
+
+    Attributes:
+        ones, others: indices of those that are on both sides, on either.
+        suppressed: number of those that NMS left to an equal one, or that come of a place of the image that RT-DETR
+            decodes on one side only.
+        ties: number of those that have another class on the other side, with the same score.
+    """
+
+    ones: list[int] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+    suppressed: int = 0
+    ties: int = 0
 
 
 def choose_confidence(best_score: float) -> float:
@@ -107,6 +134,7 @@ def verify(
         "found": sum(figure.found for figure in figures[::2]),
         **{name: max(figure.apart[name] for figure in figures) for name in image_task(model).tolerances},
         "suppressed_on_one_side": sum(figure.suppressed for figure in figures),
+        "class_ties": sum(figure.ties for figure in figures),
     }
 
 
@@ -130,10 +158,10 @@ def _compare(
     ):
         exempt = OTHER_QUERIES if is_stretched(model) else 0.0
         comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX, exempt)
-        ones, others, suppressed = _find(comparison, confidence=selection.confidence, what=what)
-        apart = _measure(one, other, np.array(ones, np.int64), np.array(others, np.int64))
+        pairs = _find(comparison, confidence=selection.confidence, what=what)
+        apart = _measure(one, other, np.array(pairs.ones, np.int64), np.array(pairs.others, np.int64))
         _check_close(apart, task.tolerances, scale=scale, image=image.name)
-        yield _Figures(apart, len(ones) + suppressed, suppressed)
+        yield _Figures(apart, len(pairs.ones) + pairs.suppressed + pairs.ties, pairs.suppressed, pairs.ties)
 
 
 def _measure(one: Detections, other: Detections, ones: Ids, others: Ids) -> Mapping[str, float]:
@@ -166,39 +194,35 @@ def _check_close(apart: Mapping[str, float], limits: Mapping[str, float], *, sca
             )
 
 
-def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[list[int], list[int], int]:
-    """Look up the best detections of one side among all of the other.
-
-    Returns:
-        Indices of those that are on both sides, on either, and the number of those that NMS left to an equal one, or
-        that come of a place of the image that RT-DETR decodes on one side only.
-    """
+def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Pairs:
+    """Look up the best detections of one side among all of the other."""
     one, other, limit_px = comparison.one, comparison.other, comparison.limit_px
     # Detections near the lowest score may be on one side alone.
     count = int((one.scores[:_COMPARED] > 1.1 * confidence).sum())
-    ones: list[int] = []
-    others: list[int] = []
-    suppressed = 0
+    pairs = _Pairs()
     places, own_places = other.places, one.places
     for index in range(count):
         box, score, class_id = one.boxes_xyxy[index], one.scores[index], one.class_ids[index]
-        same = other.class_ids == class_id
         distances = np.abs(other.boxes_xyxy - box).max(axis=1, initial=0)
-        (near,) = np.nonzero(same & (distances <= limit_px) & (np.abs(other.scores - score) <= TOLERANCE_SCORES))
+        apart = np.abs(other.scores - score)
+        there = (distances <= limit_px) & (apart <= TOLERANCE_SCORES)
+        (near,) = np.nonzero(there & (other.class_ids == class_id))
         if len(near):
-            apart = np.abs(places[near] - own_places[index]).max(axis=1) / limit_px
-            apart += np.abs(other.scores[near] - score) / TOLERANCE_SCORES
-            ones.append(index)
-            others.append(int(near[apart.argmin()]))
-        elif suppressed < comparison.exempt * count or _is_suppressed(index, comparison):
-            suppressed += 1
+            differences = np.abs(places[near] - own_places[index]).max(axis=1) / limit_px
+            differences += apart[near] / TOLERANCE_SCORES
+            pairs.ones.append(index)
+            pairs.others.append(int(near[differences.argmin()]))
+        elif pairs.suppressed < comparison.exempt * count or _is_suppressed(index, comparison):
+            pairs.suppressed += 1
+        elif (there & (apart <= _TIE)).any() and pairs.ties < max(1, _MOST_TIES * count):
+            pairs.ties += 1
         else:
             place = ", ".join(f"{value:.1f}" for value in box)
             raise ExportError(
                 f"detections: class {class_id}, score {score:.4f} at x1, y1, x2, y2 = {place}: {what}; expected the "
                 f"same on both sides, within {limit_px:.2g} px and a score of {TOLERANCE_SCORES}"
             )
-    return ones, others, suppressed
+    return pairs
 
 
 def _is_suppressed(index: int, comparison: _Comparison) -> bool:

@@ -2,20 +2,27 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from environment import api_key
 from environment.listening import find_free_ports
 from loadtest.compare.agreement import Detection
-from loadtest.compare.processes import Group, responds, start
+from loadtest.compare.processes import CandidateError, Group, responds, start
 from loadtest.generator.requests import Request, multipart, row_tensor, v1_image, v2_json
 
 MODEL = "detector"
 _PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT")
 _PORT = "{port}"
 _ROW = [6.3, 3.3, 6.0, 2.5]
+
+
+class VersionNotServed(CandidateError):
+    """A stack rejects the version that is to be measured; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Server:
         command: `_PORT` stands for a free port.
         variables: of its environment.
         health: path that responds once it is ready.
+        find_rejected: for its port, why it will not get ready; None while it may.
         request: for an encoded image and a confidence.
         read: detections of a response.
         large: gets the large image too.
@@ -41,6 +49,7 @@ class Server:
     request: Callable[[bytes, float], Request]
     read: Callable[[Any], list[Detection]]
     variables: Mapping[str, str] = field(default_factory=dict)
+    find_rejected: Callable[[int], str | None] = lambda _: None
     large: bool = False
     profile: str = ""
 
@@ -58,14 +67,33 @@ def serve(server: Server, log: Path) -> Iterator[Running]:
     """Start a server on free ports until the block ends.
 
     Raises:
+        VersionNotServed: it rejects what it was to serve.
         CandidateError: it does not get ready.
     """
     ports = dict(zip(_PORTS, map(str, find_free_ports(len(_PORTS))), strict=True))
     port = int(ports["HTTP_PORT"])
     command = [word.replace(_PORT, str(port)) for word in server.command]
     with start(command, log, variables={**ports, **server.variables}) as group:
-        group.wait_until(lambda: responds(f"http://127.0.0.1:{port}{server.health}"))
+        health = f"http://127.0.0.1:{port}{server.health}"
+
+        def is_ready() -> bool:
+            if reason := server.find_rejected(port):
+                raise VersionNotServed(reason)
+            return responds(health)
+
+        group.wait_until(is_ready)
         yield Running(port, group)
+
+
+def find_rejected(port: int) -> str | None:
+    """Why a stack rejects a version that it was to serve; None where it does not, or does not say so yet."""
+    with suppress(httpx.HTTPError):
+        url = f"http://127.0.0.1:{port}/status"
+        response = httpx.get(url, headers=api_key.headers(), timeout=5, trust_env=False)
+        models = response.json()["models"].values() if response.is_success else ()
+        versions = (version for model in models for version in model["versions"].values())
+        return next((version["reason"] for version in versions if version["state"] == "refused"), None)
+    return None
 
 
 def baselines(weights: str, exports: Mapping[str, Any], *, unpickling: bool = False) -> list[Server]:
@@ -107,6 +135,7 @@ def nereid(profile: str, folder: Path) -> Server:
         title=f"Nereid, {profile}",
         command=[sys.executable, "-m", "stack"],
         health="/v2/health/ready",
+        find_rejected=find_rejected,
         request=_request_nereid,
         read=_read_nereid,
         variables=variables,

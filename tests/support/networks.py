@@ -22,6 +22,7 @@ _BOXES, _SCORES, _REST = "cv2", "cv3", ("cv4", "cv4_kpts")
 _SIDE_PX = 320
 _SEED = 5
 _FARTHEST = 6  # deviations from the mean that an output may have
+_FARTHER = 0.25  # of a logit: how much less likely each bin of a side is than the one before
 
 
 def build_network(
@@ -210,6 +211,9 @@ def _scale_last_layers(network: Any, batch: Any) -> None:
         factor = deviation / output.std(dim=(0, 2, 3)).maximum(farthest).clamp(min=1e-6)
         layer.weight.mul_(factor[:, None, None, None])
         layer.bias.copy_(mean - output.mean(dim=(0, 2, 3)) * factor)
+        if layer.out_channels == 4 * network.model[-1].reg_max > 4:
+            # Near bins are likelier than far ones, as they are of trained networks: few boxes reach beyond the image.
+            layer.bias.sub_(_FARTHER * torch.arange(network.model[-1].reg_max).repeat(4))
 
 
 def _last_layers(head: Any) -> Iterator[tuple[Any, tuple[float, float]]]:

@@ -1,11 +1,15 @@
 """`nereid profiles` on the real stack, a stack for each profile."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from tests.support.stack import ROOT
+from tests.support.versions import seal
 
 _PATIENCE_S = 300
 
@@ -36,6 +40,24 @@ def test_each_profile_is_measured_and_one_is_advised(tmp_path: Path) -> None:
     assert document["advice"].startswith("take ")
     assert document["advice"] in done.stdout.replace("\n", " ")
     assert document["machine"] in done.stdout
+
+
+def test_profile_that_this_machine_rejects_is_named_beside_the_others(tmp_path: Path) -> None:
+    version = tmp_path / "digit-finder" / "1"
+    shutil.copytree(ROOT / "model_repository" / "digit-finder" / "1", version)
+    golden = version / "golden.int8.npz"
+    with np.load(golden) as arrays:
+        changed = {name: 1 - arrays[name] if name == "scores" else arrays[name] for name in arrays.files}
+    np.savez(golden, **changed)
+    seal(version)
+    output = tmp_path / "profiles.json"
+    short = ("--seconds", "0.5", "--repeats", "1", "--connections", "1", "--output", str(output))
+    done = profiles("digit-finder", "--repository", str(tmp_path), *short)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(output.read_bytes())
+    assert list(document["profiles"]) == ["fp32", "fast"]
+    assert list(document["rejected"]) == ["int8"]
+    assert "int8: this machine rejects it: golden input: got nothing like" in done.stdout
 
 
 def test_unknown_model_is_reported_with_those_that_are_there() -> None:

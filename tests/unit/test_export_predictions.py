@@ -89,6 +89,25 @@ def test_detection_on_one_side_only_is_rejected(
     assert figures["found"] > 0
 
 
+@pytest.mark.parametrize(("score", "changed", "fits"), [(0.0, 1, True), (0.0005, 1, False), (0.0, 3, False)])
+def test_either_of_two_classes_with_the_same_score_may_win(
+    served: tuple[Session, Model], score: float, changed: int, fits: bool
+) -> None:
+    def change(boxes: Any, scores: Any, class_ids: Any) -> Any:
+        class_ids[:changed] = (class_ids[:changed] + 1) % CLASSES
+        scores[:changed] -= np.float32(score)
+        return boxes, scores, class_ids
+
+    session, model = served
+    arguments: Any = {"images": IMAGES, "confidence": 0.001}
+    if fits:
+        figures = verify(session, model, predict_by(session, model, change), **arguments)
+        assert (figures["class_ties"], figures["suppressed_on_one_side"]) == (2 * len(IMAGES) * changed, 0)
+    else:
+        with pytest.raises(ExportError, match="expected the same on both sides"):
+            verify(session, model, predict_by(session, model, change), **arguments)
+
+
 def build_pair(scores: tuple[float, float]) -> ModelProto:
     """Two boxes of one class that overlap by 0.8, whatever the image, among others far away."""
     head = np.zeros((4 + CLASSES, 120), np.float32)

@@ -57,6 +57,36 @@ def test_scores_may_differ_by_the_noise_of_logits(got: list[float], moved_px: fl
                 check_golden_outputs(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
 
 
+@pytest.mark.parametrize(
+    ("scores", "changed", "fits"),
+    [
+        ([0.9, 0.2, 0.1, 0.1], 1, True),
+        ([0.9, 0.2, 0.1, 0.1], 2, False),
+        ([0.9, *[0.1] * 11], 3, True),
+        ([0.9, *[0.1] * 11], 4, False),
+        ([0.9, 0.3], 1, False),  # of a score that is served by default the class counts
+        ([0.1], 1, True),
+    ],
+)
+def test_classes_of_some_weak_candidates_may_change_in_less_than_fp32(
+    scores: list[float], changed: int, fits: bool
+) -> None:
+    count = len(scores)
+    boxes = np.array([[10 * n + 5, 20, 8, 8] for n in range(count)], np.float32)
+    classes = np.zeros(count, np.int32)
+    expected = {"boxes": boxes[None], "scores": np.array([scores], np.float32), "classes": classes[None]}
+    got = {**expected, "classes": np.where(np.arange(count) >= count - changed, 1, classes)[None]}
+    lower = config("fused", "openvino")
+    check_golden_outputs(expected, expected, lower)
+    if fits:
+        check_golden_outputs(got, expected, lower)
+    else:
+        with pytest.raises(VersionRejected, match="got nothing like class 0"):
+            check_golden_outputs(got, expected, lower)
+    with pytest.raises(VersionRejected, match="got nothing like class 0"):
+        check_golden_outputs(got, expected, config("fused", "onnxruntime"))
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_confident_detection_without_a_golden_one_is_rejected(backend: str) -> None:
     described = config("ultralytics", backend)
