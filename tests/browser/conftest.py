@@ -9,7 +9,7 @@ that shows a moving pattern is there: `page.context.grant_permissions(["camera"]
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -42,6 +42,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Function) -> Generator[None]:
+    """Fail a test in whose pages anything went wrong that was not allowed, before they are closed."""
+    yield
+    if "watch" in item.funcargs:
+        watched = cast("Watch", item.funcargs["watch"])
+        watched.end()
+        assert not watched.problems
+
+
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     """Chromium, one for each worker."""
@@ -57,13 +67,11 @@ def browser() -> "Iterator[Browser]":
 
 
 @pytest.fixture
-def watch() -> "Iterator[Watch]":
+def watch() -> "Watch":
     """What went wrong in the pages of this test; it fails where anything did that was not allowed."""
     from tests.support.watched import Watch  # noqa: PLC0415
 
-    watched = Watch()
-    yield watched
-    assert not watched.problems
+    return Watch()
 
 
 @pytest.fixture

@@ -47,6 +47,18 @@ def test_watch_allows_only_what_is_announced(page: Page, watch: Watch) -> None:
     assert "the second" in found[0]
 
 
+def test_watch_takes_in_what_is_under_way_at_its_end_and_no_more(page: Page, watch: Watch) -> None:
+    page.goto("/stack")
+    page.evaluate("() => { console.error('before') }")
+    watch.end()
+    page.evaluate("() => { console.error('after') }")
+    page.wait_for_timeout(100)
+    found = watch.problems
+    watch.allow("before")
+    assert len(found) == 1
+    assert "before" in found[0]
+
+
 def test_camera_gives_images_where_it_is_granted(page: Page) -> None:
     page.context.grant_permissions(["camera"])
     page.goto("/stack")

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright
 
 from tests.support.stack import ROOT
 
@@ -31,6 +31,8 @@ class Watch:
     def __init__(self) -> None:
         self._problems: list[str] = []
         self._allowed: list[str] = []
+        self._contexts: list[BrowserContext] = []
+        self._has_ended = False
 
     def allow(self, pattern: str) -> None:
         """Expect problems with this regular expression in them: `watch.allow("401")`."""
@@ -41,6 +43,14 @@ class Watch:
         """Those that were not allowed."""
         return [each for each in self._problems if not any(re.search(pattern, each) for pattern in self._allowed)]
 
+    def end(self) -> None:
+        """Take in what has happened until now, and no more: requests fail when their page is closed."""
+        for context in self._contexts:
+            for page in context.pages:
+                with suppress(Error):  # it has crashed, or is just being closed
+                    page.wait_for_timeout(0)  # events are handled during a call
+        self._has_ended = True
+
     def follow(self, context: BrowserContext, base_url: str) -> None:
         """Record what goes wrong in any page of a context.
 
@@ -48,30 +58,35 @@ class Watch:
             context: of the browser.
             base_url: of the server, the only one that may get requests.
         """
+        self._contexts.append(context)
         server = urlsplit(base_url).netloc
 
         def note_host(url: str) -> None:
             parts = urlsplit(url)
             if parts.scheme not in {"blob", "data"} and parts.netloc != server:
-                self._problems.append(f"request to another host: {url}")
+                self._note(f"request to another host: {url}")
 
         def note_console(kind: str, text: str, url: str) -> None:
             if kind in {"error", "warning"}:
-                self._problems.append(f"console: {text} ({url})")
+                self._note(f"console: {text} ({url})")
 
         context.on("request", lambda request: note_host(request.url))
         context.on("console", lambda line: note_console(line.type, line.text, line.location.get("url", "")))
-        context.on("weberror", lambda error: self._problems.append(f"exception: {error.error}"))
+        context.on("weberror", lambda error: self._note(f"exception: {error.error}"))
         context.on("requestfailed", lambda request: self._note_failed(request.url, request.failure or ""))
         context.on("response", lambda response: self._note_status(response.url, response.status))
 
     def _note_failed(self, url: str, why: str) -> None:
         if why != _ABORTED:
-            self._problems.append(f"request failed: {url}: {why}")
+            self._note(f"request failed: {url}: {why}")
 
     def _note_status(self, url: str, status: int) -> None:
         if status >= 400:
-            self._problems.append(f"response: {status} of {url}")
+            self._note(f"response: {status} of {url}")
+
+    def _note(self, problem: str) -> None:
+        if not self._has_ended:
+            self._problems.append(problem)
 
 
 @contextmanager
