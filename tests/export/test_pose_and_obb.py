@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from export.proof.session import Session
 from export.writer.config import describe_model
@@ -18,7 +19,7 @@ from tests.support.networks import build_network, read_photos
 from transformer.imaging.letterbox import Image
 from transformer.tasks import describe, image_task
 from transformer.tasks.obb import OrientedBoxes
-from transformer.tasks.objects import Detections
+from transformer.tasks.objects import Detections, match
 from transformer.tasks.pose import Poses
 from transformer.triton.model import Model, TensorMetadata
 
@@ -31,6 +32,7 @@ pytestmark = [
 
 PHOTOS, BATCH = 32, 8
 IMGSZ = 320
+_SAME_PX, _SAME_SCORE = 4.0, 0.004  # within both, and of one class, two objects are the same one
 # Configuration, whether its head without NMS is exported, what the network is built with.
 HEADS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "v8-pose": ("yolov8n-pose.yaml", False, {"classes": 2}),
@@ -149,6 +151,19 @@ def largest(served: Sequence[Detections], expected: Sequence[Detections]) -> dic
     return {name: max(figure[name] for figure in figures) for name in figures[0]}
 
 
+def pair(one: Detections, other: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the objects that are on both sides, whatever their order."""
+    pairs = [
+        (index, partner)
+        for index, partner in match(one, other)
+        if partner is not None
+        and np.abs(one.places[index] - other.places[partner]).max() < _SAME_PX
+        and abs(one.scores[index] - other.scores[partner]) < _SAME_SCORE
+    ]
+    ones, others = np.array(pairs, np.int64).reshape(-1, 2).T
+    return ones, others
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_objects_of_the_exported_file_are_those_of_predict(
     export: Callable[[str], Exported], photos: Mapping[str, Image], head: str
@@ -169,10 +184,19 @@ def test_objects_of_batches_are_those_of_predict_with_the_checkpoint(
     exported = export(head)
     images = list(photos.values())
     served, expected = exported.serve_batches(images), exported.predict(exported.checkpoint, images, batch=BATCH)
-    figures = largest(served, expected)
     tolerances = image_task(exported.model).tolerances
+    figures, unpaired, count = [], 0, 0
+    for one, other in zip(served, expected, strict=True):
+        ones, others = pair(one, other)
+        figures.append(one.compare_pairs(other, ones, others))
+        unpaired += len(one.scores) + len(other.scores) - len(set(ones)) - len(set(others))
+        count += len(one.scores)
     # Twice: the boxes of random weights are larger than the image, their angles several turns.
-    assert all(figure <= 2 * tolerances[name] for name, figure in figures.items()), figures
+    most = {name: max(figure[name] for figure in figures) for name in tolerances}
+    assert all(most[name] <= 2 * tolerance for name, tolerance in tolerances.items()), most
+    # Torch and ONNX Runtime differ in last bits, which decide what NMS drops where two overlap just so much.
+    assert unpaired <= 0.01 * count, (unpaired, count)
+    assert count > 100
 
 
 @pytest.mark.parametrize("head", ["v8-pose", "26-obb"])
