@@ -112,10 +112,11 @@ def test_processes_of_a_killed_triton_are_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["stack", "make"])
 def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     ports = free_ports()
-    variables = [f"{name}={port}" for name, port in ports.items()]
-    command = [sys.executable, "-m", "stack"] if word == "stack" else ["make", "serve", *variables]
+    variables = ports | {"MIRROR": str(tmp_path / "mirror")}
+    words = [f"{name}={value}" for name, value in variables.items()]
+    command = [sys.executable, "-m", "stack"] if word == "stack" else ["make", "serve", *words]
     with (tmp_path / "log").open("wb") as output:
-        parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | ports | VERBOSE, stdout=output, stderr=output)
+        parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables | VERBOSE, stdout=output, stderr=output)
     log = tmp_path / "log"
     everything: list[psutil.Process] = []
     try:

@@ -115,16 +115,18 @@ def start_shipped(folder: Path, *models: str, variables: Mapping[str, str] | Non
 
 
 def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `stack` or `stack.demo` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", name],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    """Run `stack` or `stack.demo` to its end; a stack with a mirror of its own, for another test may run one."""
+    with tempfile.TemporaryDirectory() as folder:
+        mirror = {"MIRROR": folder} if name == "stack" else {}  # the demo's is its own
+        return subprocess.run(
+            [sys.executable, "-m", name],
+            cwd=ROOT,
+            env=os.environ | mirror | variables,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
 
 
 def stop_while_models_load(program: str) -> list[psutil.Process]:
