@@ -1,5 +1,7 @@
 """What fails a test of this folder: each thing that can go wrong in a page, done on purpose, and the camera."""
 
+from collections.abc import Callable
+
 import pytest
 from playwright.sync_api import Page
 
@@ -36,27 +38,21 @@ def test_watch_sees_what_goes_wrong_in_a_page(page: Page, watch: Watch, script: 
     assert any(problem in each for each in found), found
 
 
-def test_watch_allows_only_what_is_announced(page: Page, watch: Watch) -> None:
+@pytest.mark.parametrize(
+    ("between", "problem"),
+    [(lambda watch: watch.allow("first"), "second"), (lambda watch: watch.end(), "first")],
+)
+def test_watch_leaves_out_what_is_allowed_and_what_comes_after_its_end(
+    page: Page, watch: Watch, between: Callable[[Watch], None], problem: str
+) -> None:
     page.goto("/stack")
-    watch.allow("the first")
-    page.evaluate("() => { console.error('the first'); console.error('the second') }")
+    page.evaluate("() => { console.error('first') }")
+    between(watch)
+    page.evaluate("() => { console.error('second') }")
     page.wait_for_timeout(100)
-    found = watch.problems
-    watch.allow("the second")
-    assert len(found) == 1
-    assert "the second" in found[0]
-
-
-def test_watch_takes_in_what_is_under_way_at_its_end_and_no_more(page: Page, watch: Watch) -> None:
-    page.goto("/stack")
-    page.evaluate("() => { console.error('before') }")
-    watch.end()
-    page.evaluate("() => { console.error('after') }")
-    page.wait_for_timeout(100)
-    found = watch.problems
-    watch.allow("before")
-    assert len(found) == 1
-    assert "before" in found[0]
+    (found,) = watch.problems
+    watch.allow(problem)
+    assert problem in found
 
 
 def test_camera_gives_images_where_it_is_granted(page: Page) -> None:

@@ -213,6 +213,19 @@ def test_precisions_are_measured_by_the_best_class(
         assert float(found[1]) == pytest.approx(top1, abs=1e-4)
 
 
+def test_predict_that_fails_is_reported_in_its_words(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise IndexError("no such layer\nmore")
+
+    monkeypatch.setattr("ultralytics.engine.model.Model.predict", fail)
+    command = ["ultralytics", "m", str(build(NETWORKS[0])), "--allow-unpickling", "--imgsz", "64"]
+    assert main([*command, "--repository", str(tmp_path / "to")]) == 1
+    assert "Ultralytics' predict fails on an image: no such layer\n" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
 @pytest.mark.parametrize("option", [["--letterbox", "square"], ["--nms-free"]])
 def test_options_of_detectors_are_rejected(
     build: Build, option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

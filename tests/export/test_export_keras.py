@@ -233,6 +233,19 @@ def test_damaged_files_are_reported_by_what_could_not_load_them(
         assert not (tmp_path / "to").exists()
 
 
+def test_failure_of_the_converter_is_reported_in_its_words(
+    tutorial: Tutorial, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("tf2onnx.convert.from_graph_def", fail)
+    arguments = ["keras", "digits", str(tutorial.folder / "digits.keras"), "--fit", "stretch"]
+    assert main([*arguments, "--repository", str(tmp_path / "to")]) == 1
+    assert "digits.keras: tf2onnx does not convert it: KeyError" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "options", "says"),
     [

@@ -250,6 +250,20 @@ def test_checkpoint_is_compared_with_predict(files: dict[str, Path], tmp_path: P
     assert manifest["task"] == ("semantic" if head == "sem" else "depth")
 
 
+def test_predict_that_fails_is_reported_in_its_words(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ultralytics.engine.model.Model.predict", fail)
+    weights = files["sem"].with_suffix(".pt")
+    command = ["ultralytics", "m", str(weights), "--allow-unpickling", "--imgsz", str(SIDE)]
+    assert main([*command, "--repository", str(tmp_path / "to")]) == 1
+    assert re.search(r"Ultralytics' predict fails on an image of \d+x\d+: MemoryError", capsys.readouterr().err)
+    assert not (tmp_path / "to").exists()
+
+
 def _predict_maps(version: Path, precision: str) -> list[NDArray[Any]]:
     """The map of each drawn image, by OpenVINO in a precision."""
     model = describe(read_config(version.parent / "config.pbtxt"), version=version.name)
