@@ -6,6 +6,8 @@ images.
 
 import json
 import logging
+import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -41,3 +43,22 @@ class JsonFormatter(logging.Formatter):
     def context(self) -> Mapping[str, Any]:
         """Members that belong to where a line is logged, not to the line."""
         return {}
+
+
+def log_what_python_writes() -> None:
+    """Have warnings, and exceptions that end the process or a thread, logged: as JSON lines they would be none."""
+    log = logging.getLogger("python")
+
+    def report(kind: Any, exc: BaseException, trace: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, exc, trace)
+        else:
+            log.critical("ended by %s", kind.__name__, exc_info=(kind, exc, trace))
+
+    def report_of_thread(of_thread: threading.ExceptHookArgs) -> None:
+        name = of_thread.thread.name if of_thread.thread else "of no name"
+        trace = (of_thread.exc_type, of_thread.exc_value, of_thread.exc_traceback)
+        log.critical("thread %s: ended by %s", name, of_thread.exc_type.__name__, exc_info=trace)  # type: ignore[arg-type]
+
+    logging.captureWarnings(capture=True)
+    sys.excepthook, threading.excepthook = report, report_of_thread

@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from environment import stopping
 from environment.listening import Hosts, join
 from environment.listening import listen as open_listener
 from environment.sentry import report_errors
@@ -76,7 +77,7 @@ def main() -> int:
         block_rings()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(args, settings))
+            return stopping.run(runner, partial(serve, args, settings))
     except (PortError, KeysError, TlsError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1 if isinstance(exc, PortError) else 2

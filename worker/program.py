@@ -15,7 +15,7 @@ from pydantic_settings import SettingsError
 from environment import api_key, sentry
 from environment.arguments import Parser, program
 from environment.listening import join, listen
-from environment.log_lines import JsonFormatter
+from environment.log_lines import JsonFormatter, log_what_python_writes
 from environment.variables import describe_invalid, variable
 from worker.bucket import Buckets
 from worker.consumer import Consumer
@@ -59,6 +59,7 @@ def _run(settings: Settings) -> None:
     if settings.log_format == "json":
         for handler in logging.root.handlers:
             handler.setFormatter(JsonFormatter())
+        log_what_python_writes()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     sentry.report_errors("worker")

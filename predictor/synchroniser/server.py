@@ -1,11 +1,13 @@
 """The synchroniser as a process: its loop in a thread, and `/status`, `/ready` and `/metrics` over HTTP."""
 
+import asyncio
 import logging
 import os
 import socket
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from environment import sentry
+from environment import sentry, stopping
 from environment.error_codes import ErrorCode
 from environment.listening import HostGuard, Hosts, join, listen, within_reach
-from environment.log_lines import JsonFormatter
+from environment.log_lines import JsonFormatter, log_what_python_writes
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
@@ -72,7 +74,8 @@ def serve(settings: Settings) -> None:
     worker.start()
     log.info("%s to %s; status on http://%s", storage.url, mirror.root, join(*listeners[0].getsockname()[:2]))
     try:
-        server.run(sockets=listeners)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            stopping.run(runner, partial(server.serve, listeners))
     finally:
         synchroniser.stop()
         worker.join(_STOP_S)
@@ -105,6 +108,7 @@ def _configure_logging(settings: Settings) -> None:
     if settings.log_format == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())
+        log_what_python_writes()
     for noisy in ("uvicorn", "botocore", "boto3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -167,7 +171,6 @@ def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.E
     except Exception:
         failed.set()
         log.exception("the synchroniser ended")
-        raise
     finally:
         server.should_exit = True
 

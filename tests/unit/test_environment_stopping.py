@@ -1,6 +1,8 @@
 """Programs end at SIGTERM while they start: as the first process of a container they would not without a handler."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, ROOT
 
 SIGTERM_BIT = 1 << 14
@@ -43,3 +46,33 @@ def caught(of_it: Path) -> int:
     lines = (of_it / "status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("SigCgt:"))
     return int(line.split()[1], 16)
+
+
+@pytest.mark.parametrize("program", [("transformer",), ("predictor", "synchroniser")], ids=["transformer", "predictor"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_program_ends_without_a_word_at_a_signal_before_its_event_loop(
+    program: tuple[str, ...], number: signal.Signals, tmp_path: Path
+) -> None:
+    script = (
+        "import asyncio, os, runpy\n"
+        "run = asyncio.Runner.run\n"
+        f"asyncio.Runner.run = lambda *args, **kwargs: (os.kill(os.getpid(), {int(number)}), run(*args, **kwargs))[1]\n"
+        f"runpy.run_module('{program[0]}', run_name='__main__', alter_sys=True)\n"
+    )
+    (tmp_path / "models").mkdir()
+    http_port, grpc_port = find_free_ports(2)
+    variables = {
+        "LOG_FORMAT": "json",
+        "PREDICTOR_REPOSITORY": str(tmp_path / "models"),
+        "PREDICTOR_MIRROR": str(tmp_path / "mirror"),
+        "PREDICTOR_SYNC_PORT": str(http_port),
+    }
+    options = [f"--http_port={http_port}", f"--grpc_port={grpc_port}", "--predictor_host=localhost:1"]
+    arguments = program[1:] or options
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, env=os.environ | variables,
+        stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    logged = [json.loads(line) for line in done.stderr.splitlines()]
+    assert not [line for line in logged if line["logger"] == "py.warnings"]

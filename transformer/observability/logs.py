@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from typing import Any, Literal, TextIO
 
-from environment.log_lines import JsonFormatter, printable
+from environment.log_lines import JsonFormatter, log_what_python_writes, printable
 from transformer.observability.request_record import current_request
 
 Format = Literal["text", "json"]
@@ -20,6 +20,8 @@ def configure(log_format: Format) -> None:
     handler = BatchingHandler()
     handler.setFormatter(Json() if log_format == "json" else Text("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if log_format == "json":
+        log_what_python_writes()
     for noisy in ("uvicorn", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # grpcio 1.85 logs a traceback when a client disconnects while its response is being sent.
