@@ -86,13 +86,15 @@ def serve(server: Server, log: Path) -> Iterator[Running]:
 
 
 def find_rejected(port: int) -> str | None:
-    """Why a stack rejects a version that it was to serve; None where it does not, or does not say so yet."""
+    """Why a stack rejects a version that it was to serve, or its model; None where it does not, or not yet."""
     with suppress(httpx.HTTPError):
         url = f"http://127.0.0.1:{port}/status"
         response = httpx.get(url, headers=api_key.headers(), timeout=5, trust_env=False)
-        models = response.json()["models"].values() if response.is_success else ()
-        versions = (version for model in models for version in model["versions"].values())
-        return next((version["reason"] for version in versions if version["state"] == "refused"), None)
+        models = list(response.json()["models"].values()) if response.is_success else []
+        versions = [version for model in models for version in model["versions"].values()]
+        reasons = [version["reason"] for version in versions if version["state"] == "refused"]
+        reasons += [model["error"] for model in models if model["state"] == "refused"]
+        return next(iter(reasons), None)
     return None
 
 

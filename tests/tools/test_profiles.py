@@ -64,3 +64,11 @@ def test_unknown_model_is_reported_with_those_that_are_there() -> None:
     done = profiles("none")
     assert done.returncode == 1
     assert "none: got no version with manifest.json, expected one of digit-classes, digit-finder" in done.stdout
+
+
+def test_model_that_is_rejected_as_a_whole_is_reported_at_once(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "model_repository" / "digit-finder" / "1", tmp_path / "digit finder" / "1")
+    done = profiles("digit finder", "--repository", str(tmp_path))  # not after the time in which a stack gets ready
+    assert done.returncode == 1
+    (error,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: 'digit finder' is no model's name: expected letters, digits and")
