@@ -27,7 +27,7 @@ from tests.support.pages import blocks_of
 from tests.support.reconciled import MODEL
 from tests.support.responded import stale
 from tests.support.signed import Key, issue, make_key, model_signing, sign
-from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack, wait_until
 from tests.support.synced import PREFIX, REPOSITORY, Synced, start_synced, variables_for
 from tests.support.terminal import open_terminal
 from tests.support.versions import Build, write
@@ -263,6 +263,27 @@ def test_policy_holds_for_what_the_mirror_has_from_before(tmp_path: Path) -> Non
             assert f"signed by key '{old.fingerprint}', expected key {key.fingerprint}" in reason
             again.wait_for(lambda: not triton_has(again, MODEL))
             assert triton_has(again, "signed")
+
+
+def test_signature_that_is_gone_decides_nothing_about_a_profile(tmp_path: Path) -> None:
+    key, policy = make_key(tmp_path, "key"), tmp_path / "policy"
+    policy.mkdir()
+    (policy / key.public.name).write_bytes(key.public.read_bytes())
+    with start_synced(
+        tmp_path, {MODEL: FIRST}, finish=lambda version: sign(version, key),
+        SIGNED_BY=str(policy), PROFILE="auto", SETTLE_S="3",
+    ) as synced:  # fmt: skip
+        path = f"{PREFIX}/{MODEL}/1/{SIGNATURE}"
+        signature = (tmp_path / "first" / MODEL / "1" / SIGNATURE).read_bytes()
+        synced.s3.delete(path)
+        postponed = "openvino cannot be measured now: model.sig: missing"
+        wait_until(lambda: postponed in synced.stack.log.read_text(), log=synced.stack.log)
+        version = synced.status()["models"][MODEL]["versions"]["1"]
+        assert (version["state"], version["profile"]) == ("serving", {"chosen": "fp32", "measured": {}})
+        synced.s3.put(path, signature)
+        synced.wait_for(
+            lambda: synced.status()["models"][MODEL]["versions"]["1"]["profile"]["measured"].get("openvino"),
+        )
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "private", "text", "rsa"])
