@@ -111,9 +111,25 @@ def _best_class(graph: GraphProto, class_scores: str) -> tuple[str, str]:
     """The best of `(batch, classes, N)`, and which class has it."""
     best, class_ids = f"{_PREFIX}best", f"{_PREFIX}classes"
     add_constant(graph, f"{_PREFIX}one", np.array([1], np.int64))
-    # The first of equal scores, like Ultralytics; in ONNX Runtime half the time of a ReduceMax and an ArgMax.
-    graph.node.append(helper.make_node("TopK", [class_scores, f"{_PREFIX}one"], [best, class_ids], axis=1))
+    levels = _find_levels(graph, class_scores)
+    found = [(best, class_ids)]
+    if len(levels) > 1:
+        found = [(f"{best}/{level}", f"{class_ids}/{level}") for level in range(len(levels))]
+    for scores, outputs in zip(levels, found, strict=True):
+        # The first of equal scores, like Ultralytics; in ONNX Runtime half the time of a ReduceMax and an ArgMax.
+        graph.node.append(helper.make_node("TopK", [scores, f"{_PREFIX}one"], outputs, axis=1))
+    if len(levels) > 1:
+        for whole, parts in zip((best, class_ids), zip(*found, strict=True), strict=True):
+            graph.node.append(helper.make_node("Concat", parts, [whole], axis=2))
     return best, class_ids
+
+
+def _find_levels(graph: GraphProto, class_scores: str) -> list[str]:
+    """What a head puts its scores together of, by anchor: there is less to put together of the best classes."""
+    made_by = next((node for node in graph.node if class_scores in node.output), None)
+    if made_by is None or made_by.op_type != "Concat" or made_by.attribute[0].i not in {2, -1}:
+        return [class_scores]
+    return list(made_by.input)
 
 
 def _take_best(graph: GraphProto, found: _Tensors, layout: Layout) -> _Tensors:

@@ -40,6 +40,27 @@ def test_of_classes_with_one_score_the_first_is_taken(sigmoid: bool) -> None:
     assert not outputs["classes"].any()
 
 
+@pytest.mark.parametrize("axis", [2, -1])
+def test_best_classes_of_a_head_of_several_levels_are_put_together(axis: int) -> None:
+    model = build_detector()
+    place = next(i for i, node in enumerate(model.graph.node) if "probability" in node.output)
+    (model.graph.node[place]).input[0] = "levels"
+    for node in (
+        helper.make_node("Concat", ["near", "middle", "far"], ["levels"], axis=axis),
+        helper.make_node("Split", ["logits", "anchors_of_each"], ["near", "middle", "far"], axis=2),
+    ):
+        model.graph.node.insert(place, node)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([20, 9, 6], np.int64), "anchors_of_each"))
+    fused = fuse(model, PLAIN)
+    check(fused)
+    images = draw(2, 7, 5)
+    got, expected = run(fused, images), run(fuse(build_detector(), PLAIN), images)
+    assert [node.op_type for node in fused.graph.node].count("TopK") == 3
+    assert len(set(got["classes"].ravel())) == CLASSES
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
 @pytest.mark.parametrize("rows", [1, 5, 300])
 def test_fused_finished_head_turns_corners_into_centres(rows: int) -> None:
     model = build_finished(rows=rows)
