@@ -271,7 +271,7 @@ def test_signature_that_is_gone_decides_nothing_about_a_profile(tmp_path: Path) 
     (policy / key.public.name).write_bytes(key.public.read_bytes())
     with start_synced(
         tmp_path, {MODEL: FIRST}, finish=lambda version: sign(version, key),
-        SIGNED_BY=str(policy), PROFILE="auto", SETTLE_S="3",
+        SIGNED_BY=str(policy), PROFILE="auto", SETTLE_S="8",  # the signature goes before it is measured
     ) as synced:  # fmt: skip
         path = f"{PREFIX}/{MODEL}/1/{SIGNATURE}"
         signature = (tmp_path / "first" / MODEL / "1" / SIGNATURE).read_bytes()
