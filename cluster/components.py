@@ -46,7 +46,6 @@ _PROGRAMS = (
 SOURCES = {
     "gateway-api.yaml": "Gateway API 1.5.1, standard-install.yaml",
     "kserve.yaml": "KServe 0.20.0, kserve.yaml",
-    "kserve-storage-container.yaml": "KServe 0.20.0, its ClusterStorageContainer, from kserve-cluster-resources.yaml",
     "knative-crds.yaml": "Knative Serving 1.21.1, serving-crds.yaml",
     "knative-core.yaml": "Knative Serving 1.21.1, serving-core.yaml",
     "kourier.yaml": "net-kourier 1.21.1, kourier.yaml",
@@ -58,6 +57,8 @@ SOURCES = {
     "prometheus": "Debian's package prometheus",
 }
 _SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+# In KServe's release too, with controllers and webhooks of their own: language models, and caches of models on nodes.
+_KSERVE_LEFT_OUT = re.compile("llm|localmodel")
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
@@ -82,11 +83,14 @@ class Component(NamedTuple):
 
 
 def _adjust_kserve(each: Any) -> Any:
+    if _KSERVE_LEFT_OUT.search(each["metadata"]["name"]):
+        return None
     if each["kind"] == "Deployment":
         pod = each["spec"]["template"]["spec"]
         # The proxy in front of the controller's metrics, which nothing scrapes here.
         pod["containers"] = [one for one in pod["containers"] if one["name"] != "kube-rbac-proxy"]
         for one in pod["containers"]:
+            one.pop("command", None)  # the program has another name in its image here
             one["resources"]["limits"] = {"memory": "512Mi"}
             one["readinessProbe"]["initialDelaySeconds"] = 1
     if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "inferenceservice-config":
@@ -210,7 +214,7 @@ COMPONENTS = (
     # It discovers the kinds of the other components once, when it starts.
     Component(
         "kserve",
-        ("kserve.yaml", "kserve-storage-container.yaml"),
+        ("kserve-namespace.yaml", "kserve.yaml"),
         ("kserve-manager",),
         ("kserve/kserve-controller-manager",),
         _adjust_kserve,

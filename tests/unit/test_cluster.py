@@ -47,6 +47,34 @@ def test_unknown_image_is_an_error() -> None:
         components.rename_images(job)
 
 
+def test_of_kserve_s_release_its_own_controller_is_installed_without_other_ones() -> None:
+    # As in kserve.yaml of 0.20.0: the program that its image is started with, and controllers of other parts.
+    names = ["kserve-controller-manager", "kserve-localmodel-controller-manager", "llmisvc-controller-manager"]
+    manager = {"name": "manager", "command": ["/manager"], "resources": {}, "readinessProbe": {}}
+    proxy = {"name": "kube-rbac-proxy"}
+    documents = [
+        {
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {
+                "template": {"spec": {"containers": [{**manager, "image": "kserve/kserve-controller:v0"}, proxy]}}
+            },
+        }
+        for name in names
+    ]
+    documents += [
+        {"kind": "ValidatingWebhookConfiguration", "metadata": {"name": "llminferenceservice.serving.kserve.io"}}
+    ]
+    (kserve,) = (each for each in components.COMPONENTS if each.name == "kserve")
+    (deployment,) = (each for each in map(kserve.adjust, documents) if each)
+    components.rename_images(deployment)
+    assert deployment["metadata"]["name"] == "kserve-controller-manager"
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert "command" not in container  # the entry point of the image that is made here
+    assert container["image"] == components.image_of("kserve-manager")
+    assert kserve.manifests == ("kserve-namespace.yaml", "kserve.yaml")  # the release has no namespace
+
+
 def test_every_program_of_a_component_has_a_source() -> None:
     for component in components.COMPONENTS:
         for name in component.programs:
