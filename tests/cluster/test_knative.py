@@ -33,6 +33,8 @@ REPOSITORY = f"s3://{cluster.BUCKET}/nereid"
 FOUND = ["2", "7", "0"]  # in the image
 KEPT = ROOT / "output" / "cluster" / "knative.txt"
 COLD_STARTS = 3
+STARTS_IN_TURN = 6  # of each of two images
+CANARY = {"canaryTrafficPercent": 0}
 BURST = 20
 MANY = 4  # concurrent requests: the capacity of two pods
 REST = "predict=1 v1=1 v2=1"  # Knative's gateway has no route for gRPC
@@ -231,21 +233,40 @@ def test_cold_start_by_phase(quick: str, note: Note) -> None:
     for _ in range(COLD_STARTS):
         starts.append(knative.cold_start(quick))
         knative.wait_for_zero()
-    for phase in starts[0]:
-        values = [each[phase] for each in starts if phase in each]
-        each = ", ".join(f"{value:.1f}" for value in values)
-        note(f"cold start: {phase}", f"{statistics.median(values):.1f} s (of {each})")
+    note_phases(note, "cold start", starts)
 
 
 def test_burst_at_zero_pods_succeeds(quick: str, note: Note) -> None:
-    knative.wait_for_zero()
-    with knative.PodWatch() as watch:
-        responses = knative.burst(quick, BURST)
-    assert [each.status for each in responses] == [200] * BURST, [each for each in responses if each.status != 200][:3]
-    seconds = sorted(each.seconds for each in responses)
-    figures = f"first {seconds[0]:.1f} s, median {statistics.median(seconds):.1f}, last {seconds[-1]:.1f}"
-    note(f"burst of {BURST} at zero", f"all succeeded: {figures}; {len(watch.moments)} pods")
-    knative.wait_for_zero()
+    note(f"burst of {BURST} at zero", burst_at_zero(quick))
+
+
+def test_cpu_triton_starts_from_zero_takes_a_burst_and_swaps(checkout: Path, quick: str, note: Note) -> None:
+    for model in {"digits", "iris"} - {*model_names(quick)}:  # three models, as in the figures of the pod alone
+        knative.run(checkout, [f"make publish MODEL={model} REPOSITORY={REPOSITORY} WAIT={quick}"])
+    with cpu_triton_beside(checkout) as urls:
+        starts: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
+        loads = []
+        knative.wait_for_zero()
+        for _ in range(STARTS_IN_TURN):
+            for name, each in urls.items():
+                loads.append(os.getloadavg()[0])
+                starts[name].append(knative.cold_start(each))
+                knative.wait_for_zero()
+        note("cold starts in turn", f"load average before each {min(loads):.1f} to {max(loads):.1f}")
+        for name, phases in starts.items():
+            note_phases(note, f"cold start, {name}", phases)
+        url = urls["cpu-triton"]
+        note(f"cpu-triton: burst of {BURST} at zero", burst_at_zero(url))
+        with load(url, connections=2) as under:
+            assert under.wait_for(lambda each: not each.error, seconds=120)
+            began = time.monotonic()
+            publish(checkout, f"WAIT={url}")
+            note("cpu-triton: make publish WAIT=", f"{time.monotonic() - began:.1f} s")
+            assert under.wait_for_version(newest_version(checkout), seconds=60)
+            result = under.stop()
+        note("cpu-triton: requests during the swap", f"{counts(result)}; load average {os.getloadavg()[0]:.0f}")
+        assert not result.failures, result.failures[:3]
+        assert not restarts()
 
 
 def test_loadtest_cold_succeeds(checkout: Path, quick: str, note: Note) -> None:
@@ -482,6 +503,60 @@ def prepare_canary(checkout: Path, now: int) -> None:
         file = checkout / "manifests/overlays/canary/knative" / folder / "kustomization.yaml"
         text = file.read_text().replace("../serverless", "../site")
         file.write_text(re.sub(r'"digit-finder":\[\d+\]', f'"digit-finder":[{version}]', text))
+
+
+@contextmanager
+def cpu_triton_beside(checkout: Path) -> Iterator[dict[str, str]]:
+    """URLs of two revisions while the block runs: as before, which keeps the traffic, and with the component."""
+    site = checkout / "manifests/overlays/site/kustomization.yaml"
+    good = site.read_text()
+    knative.take_cpu_triton(checkout)
+    # As a canary: each revision has an address of its own.
+    annotations = {"serving.kserve.io/enable-tag-routing": "true"}
+    change = {"metadata": {"name": "nereid", "annotations": annotations}, "spec": {"predictor": CANARY}}
+    knative.edit_site(checkout, {}, knative.patch(change))
+    knative.run(checkout, [APPLY])
+    wait_for_revision()
+    try:
+        traffic = get("ksvc", "nereid-predictor", f"--namespace={NAMESPACE}")["status"]["traffic"]
+        tagged = {each["tag"]: each for each in traffic if each.get("tag")}
+        found = {"NVIDIA's name": tagged["prev"], "cpu-triton": tagged["latest"]}
+        images = {name: triton_image(each["revisionName"]) for name, each in found.items()}
+        assert ["cpu-triton" in each for each in images.values()] == [False, True], images
+        yield {name: each["url"] for name, each in found.items()}
+    finally:
+        site.write_text(good)
+        knative.run(checkout, [APPLY])
+        wait_for_revision()
+
+
+def triton_image(revision: str) -> str:
+    """The image of a revision's first container."""
+    containers = get("revisions.serving.knative.dev", revision, f"--namespace={NAMESPACE}")["spec"]["containers"]
+    return str(next(each["image"] for each in containers if each["name"] == "kserve-container"))
+
+
+def note_phases(note: Note, what: str, starts: list[dict[str, float]]) -> None:
+    """Note the median of each phase, and of the time from the first container to the response."""
+    phases = {phase: [each[phase] for each in starts if phase in each] for phase in starts[0]}
+    phases["from the first container to the response"] = [
+        each["first response"] - each[knative.FIRST_CONTAINER] for each in starts
+    ]
+    for phase, values in phases.items():
+        listed = ", ".join(f"{value:.1f}" for value in values)
+        note(f"{what}: {phase}", f"{statistics.median(values):.1f} s (of {listed})")
+
+
+def burst_at_zero(url: str) -> str:
+    """Send the image many times at once to zero pods, and wait for zero again; returns figures."""
+    knative.wait_for_zero()
+    with knative.PodWatch() as watch:
+        responses = knative.burst(url, BURST)
+    assert [each.status for each in responses] == [200] * BURST, [each for each in responses if each.status != 200][:3]
+    seconds = sorted(each.seconds for each in responses)
+    knative.wait_for_zero()
+    figures = f"first {seconds[0]:.1f} s, median {statistics.median(seconds):.1f}, last {seconds[-1]:.1f}"
+    return f"all succeeded: {figures}; {len(watch.moments)} pods"
 
 
 def pod_ids() -> set[str]:

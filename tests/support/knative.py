@@ -21,6 +21,7 @@ from tests.support.cluster import KEYS, NAMESPACE, S3_URL, pods, wait_for
 PAGE = ROOT / "manifests" / "README.md"
 IMAGE = ROOT / "loadtest" / "pictures" / "digits.jpg"
 PATH = "/predict/digit-finder"
+FIRST_CONTAINER = "first container started"
 QUICK = {
     "autoscaling.knative.dev/window": "10s",
     "autoscaling.knative.dev/scale-to-zero-pod-retention-period": "0s",
@@ -28,9 +29,18 @@ QUICK = {
 # A user's commands: `python -m cluster exec` provides kubectl and its configuration.
 _NOT_COPIED = {"manifests", "cluster", "output", "shared", ".git"}
 _LINES = {
+    "synchroniser listens": ("synchroniser", "status on http"),
     "Triton listens": ("kserve-container", "Started HTTPService"),
-    "models loaded": ("synchroniser", "synchroniser ready"),
+    "transformer listens": ("transformer-container", "in front of Triton"),
+    "a first model serves": ("synchroniser", "listed first"),
+    "models loaded": ("synchroniser", '"message": "ready"'),
 }
+# When the first process of a container started, in seconds since 1970.
+_STARTED = """
+import os, time
+ticks = int(open("/proc/1/stat").read().rpartition(")")[2].split()[19])
+print(time.time() - float(open("/proc/uptime").read().split()[0]) + ticks / os.sysconf("SC_CLK_TCK"))
+"""
 
 
 def make_checkout(folder: Path) -> Path:
@@ -58,6 +68,15 @@ def edit_site(checkout: Path, settings: Mapping[str, str], *patches: Any) -> Non
     known = dict(each.split("=", 1) for each in site["configMapGenerator"][0]["literals"])
     site["configMapGenerator"][0]["literals"] = [f"{key}={value}" for key, value in {**known, **settings}.items()]
     site["patches"] = [*site.get("patches", []), *patches]
+    file.write_text(yaml.safe_dump(site))
+
+
+def take_cpu_triton(checkout: Path) -> None:
+    """Put `components/cpu-triton` into `overlays/site`, as its page says."""
+    file = checkout / "manifests/overlays/site/kustomization.yaml"
+    site = yaml.safe_load(file.read_text())
+    site["components"] = ["../../components/cpu-triton"]
+    site["images"].append({"name": "nereid/cpu-triton", "newName": "registry.example.com/nereid/cpu-triton"})
     file.write_text(yaml.safe_dump(site))
 
 
@@ -161,10 +180,8 @@ class PodWatch:
     def _note(self, pod: Mapping[str, Any], now: float) -> None:
         moments = self.moments.setdefault(pod["metadata"]["name"], {"created": now})
         conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
-        states = [each["state"] for each in pod["status"].get("containerStatuses", [])]
         reached = {
             "scheduled": conditions.get("PodScheduled") == "True",
-            "containers started": bool(states) and all("running" in each for each in states),
             "ready to the kubelet": conditions.get("Ready") == "True",
         }
         for phase, there in reached.items():
@@ -185,8 +202,17 @@ def cold_start(url: str) -> dict[str, float]:
         assert response.status == 200, response
         time.sleep(2)  # the kubelet's own readiness may be later
         (name,) = watch.moments
-    moments = {**watch.moments[name], **_of_logs(name), "first response": received}
+    moments = {**watch.moments[name], **_of_containers(name), **_of_logs(name), "first response": received}
     return {phase: moment - began for phase, moment in sorted(moments.items(), key=lambda each: each[1])}
+
+
+def _of_containers(pod: str) -> dict[str, float]:
+    """When the first and the last container of ours started, seconds since 1970; the kubelet says it later."""
+    starts = [
+        float(kubectl("exec", pod, f"--namespace={NAMESPACE}", f"--container={each}", "--", "python3", "-c", _STARTED))
+        for each in ("kserve-container", "synchroniser", "transformer-container")
+    ]
+    return {FIRST_CONTAINER: min(starts), "containers started": max(starts)}
 
 
 def _of_logs(pod: str) -> dict[str, float]:
