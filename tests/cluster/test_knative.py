@@ -240,6 +240,7 @@ def test_burst_at_zero_pods_succeeds(quick: str, note: Note) -> None:
     note(f"burst of {BURST} at zero", burst_at_zero(quick))
 
 
+@pytest.mark.timeout(2400)  # twelve starts, each after a minute of silence
 def test_cpu_triton_starts_from_zero_takes_a_burst_and_swaps(checkout: Path, quick: str, note: Note) -> None:
     for model in {"digits", "iris"} - {*model_names(quick)}:  # three models, as in the figures of the pod alone
         knative.run(checkout, [f"make publish MODEL={model} REPOSITORY={REPOSITORY} WAIT={quick}"])
@@ -251,6 +252,7 @@ def test_cpu_triton_starts_from_zero_takes_a_burst_and_swaps(checkout: Path, qui
             for name, each in urls.items():
                 loads.append(os.getloadavg()[0])
                 starts[name].append(knative.cold_start(each))
+                note(f"first response, {name}", f"{starts[name][-1]['first response']:.1f} s")
                 knative.wait_for_zero()
         note("cold starts in turn", f"load average before each {min(loads):.1f} to {max(loads):.1f}")
         for name, phases in starts.items():
