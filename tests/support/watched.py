@@ -19,7 +19,7 @@ _ARGUMENTS = (
 # A page that ends a request of its own, or is left while one runs.
 _ABORTED = "net::ERR_ABORTED"
 # The synchroniser has two seconds to respond, which is not always enough while a version loads on busy cores; a page
-# shows what it had, and asks again. What /status says is for the tests.
+# shows what it had, and requests it again. What /status says is for the tests.
 _LATE = r"503 .*/status\b"
 _RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
