@@ -45,6 +45,13 @@ class JsonFormatter(logging.Formatter):
         return {}
 
 
+def log_as_json() -> None:
+    """Have the handlers of the root logger write JSON lines, of what Python writes too."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonFormatter())
+    log_what_python_writes()
+
+
 def log_what_python_writes() -> None:
     """Have warnings, and exceptions that end the process or a thread, logged: as JSON lines they would be none."""
     log = logging.getLogger("python")

@@ -15,7 +15,7 @@ from pydantic_settings import SettingsError
 from environment import api_key, sentry
 from environment.arguments import Parser, program
 from environment.listening import join, listen
-from environment.log_lines import JsonFormatter, log_what_python_writes
+from environment.log_lines import log_as_json
 from environment.variables import describe_invalid, variable
 from worker.bucket import Buckets
 from worker.consumer import Consumer
@@ -57,9 +57,7 @@ def _run(settings: Settings) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(message)s", stream=sys.stderr)
     if settings.log_format == "json":
-        for handler in logging.root.handlers:
-            handler.setFormatter(JsonFormatter())
-        log_what_python_writes()
+        log_as_json()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     sentry.report_errors("worker")

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from environment import sentry, stopping
 from environment.error_codes import ErrorCode
 from environment.listening import HostGuard, Hosts, join, listen, within_reach
-from environment.log_lines import JsonFormatter, log_what_python_writes
+from environment.log_lines import log_as_json
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
@@ -106,9 +106,7 @@ def _read_trust(settings: Settings) -> Trust | None:
 def _configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if settings.log_format == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
-        log_what_python_writes()
+        log_as_json()
     for noisy in ("uvicorn", "botocore", "boto3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
